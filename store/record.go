@@ -1,0 +1,137 @@
+package store
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// Message is what the app posted, without its body. Times are kept to the millisecond.
+type Message struct {
+	ID          MessageID
+	Event       string    // dotted type; empty for a post to a destination by name
+	ContentType string    // as posted; empty if the app sent none
+	AcceptedAt  time.Time // when ingest took it
+	Size        int       // bytes of the body
+
+	// Destinations names the receivers; the n-th is that of delivery ID.Delivery(n). It may be empty, and holds
+	// at most MaxDeliveries names, each of 1 to 100 bytes without a zero byte.
+	Destinations []string
+
+	// Idempotency is the digest pair of a post with an Idempotency-Key, and nil for one without.
+	Idempotency *Idempotency
+}
+
+// Delivery returns the n-th delivery of the message as it is before its first attempt, due at once.
+func (m Message) Delivery(n int) Delivery {
+	return Delivery{
+		ID: m.ID.Delivery(n), Destination: m.Destinations[n], Event: m.Event,
+		State: Pending, Round: 1, AcceptedAt: m.AcceptedAt, DueAt: m.AcceptedAt,
+	}
+}
+
+// Idempotency recognises a post that is made again. Both halves are SHA-256 digests: neither the app's key nor
+// its body can be read back from them.
+type Idempotency struct {
+	Key     [32]byte // of the Idempotency-Key and what scopes it
+	Content [32]byte // of the request's target and body
+}
+
+// Delivery is one message on its way to one destination. The zero value is no delivery.
+type Delivery struct {
+	ID          DeliveryID
+	Destination string
+	Event       string
+	State       State
+	Round       int // from 1; a replay begins the next
+	Attempts    int // attempts used up in this round; interrupted ones are not counted
+	Made        int // attempts on record in this round, interrupted ones included
+	AcceptedAt  time.Time
+	DueAt       time.Time // pending: when the next attempt may be made
+	EndedAt     time.Time // otherwise: when it ended
+	Reason      string    // failed: why, for a person
+}
+
+// Attempt is one HTTP request of a delivery and its outcome.
+type Attempt struct {
+	Delivery  DeliveryID
+	Round     int
+	Number    int // from 1 within the round
+	StartedAt time.Time
+	Took      time.Duration // from the start to the last byte read
+	Class     Class
+	Status    int    // HTTP status, 0 without an answer
+	Error     string // for a person; empty when Class is OK. Holds no secret, query or body
+
+	Header    http.Header   // of the answer, bounded by the sender
+	Body      []byte        // of the answer, bounded by the sender
+	Truncated bool          // the answer's body was longer than Body
+	RetryHint time.Duration // from Retry-After, 0 if there was none
+
+	Timing      Timing
+	Peer        string    // address and port of the other end, empty without a connection
+	Reused      bool      // the connection had carried a request before
+	CertExpires time.Time // of the receiver's leaf certificate, zero without one
+}
+
+// Timing splits the time of an attempt. A phase that did not take place is 0, as the first three are on a
+// connection that is reused.
+type Timing struct {
+	DNS, Connect, TLS time.Duration
+	FirstByte         time.Duration // from the start of the attempt to the first byte of the answer
+}
+
+// State is where a delivery stands.
+type State uint8
+
+// The states of a delivery. Their values are stored: never renumber them.
+const (
+	Pending   State = 1
+	Delivered State = 2
+	Failed    State = 3
+	Canceled  State = 4
+)
+
+var stateNames = map[State]string{Pending: "pending", Delivered: "delivered", Failed: "failed", Canceled: "canceled"}
+
+func (s State) String() string {
+	if name, ok := stateNames[s]; ok {
+		return name
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
+// Ended reports whether no further attempt is to come in this round.
+func (s State) Ended() bool { return s != Pending }
+
+// Class is the kind of an attempt's outcome.
+type Class uint8
+
+// The classes of an attempt. Their values are stored: never renumber them.
+const (
+	ClassOK          Class = 1  // the answer means success
+	ClassStatus      Class = 2  // an answer with another status
+	ClassExpect      Class = 3  // an answer whose body does not hold what the destination expects
+	ClassTimeout     Class = 4  // the attempt's time was over
+	ClassDNS         Class = 5  // the name did not resolve
+	ClassConnect     Class = 6  // no connection, or it broke before the answer
+	ClassTLS         Class = 7  // no trusted TLS session
+	ClassProtocol    Class = 8  // what came back is not an HTTP answer within bounds
+	ClassBlocked     Class = 9  // the guard refused the address
+	ClassRender      Class = 10 // the request could not be built
+	ClassAuth        Class = 11 // no token to be had
+	ClassInterrupted Class = 12 // cut off by our own stop; uses up no attempt
+)
+
+var classNames = map[Class]string{
+	ClassOK: "ok", ClassStatus: "status", ClassExpect: "expect", ClassTimeout: "timeout", ClassDNS: "dns",
+	ClassConnect: "connect", ClassTLS: "tls", ClassProtocol: "protocol", ClassBlocked: "blocked",
+	ClassRender: "render", ClassAuth: "auth", ClassInterrupted: "interrupted",
+}
+
+func (c Class) String() string {
+	if name, ok := classNames[c]; ok {
+		return name
+	}
+	return fmt.Sprintf("Class(%d)", uint8(c))
+}

@@ -1,0 +1,112 @@
+// Package store holds the records of Postern (message, delivery, attempt) and what every engine that keeps them
+// promises. An engine is a [Store]; storetest.Run is the contract in the form of tests.
+//
+// The life of a record: Accept writes a message and its pending deliveries, Due hands deliveries out in order,
+// Record writes each attempt together with the delivery's next state, and Sweep deletes a message with all that
+// belongs to it once its last delivery has ended long enough ago.
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Errors that callers act on. Engines wrap them.
+var (
+	ErrNotFound    = errors.New("not found")
+	ErrKeyConflict = errors.New("idempotency key was used with another request")
+	ErrBacklog     = errors.New("too many pending deliveries")
+	ErrNoSpace     = errors.New("free disk space is below the reserve")
+	ErrTooLarge    = errors.New("record is too large")
+	ErrStale       = errors.New("delivery has changed meanwhile")
+	ErrClosed      = errors.New("store is closed")
+	ErrBroken      = errors.New("store has failed and accepts nothing more")
+)
+
+// Acceptor takes messages.
+type Acceptor interface {
+	// Accept writes m, its body and one pending delivery for each destination, all or nothing, and returns when
+	// they are on disk. It returns m, or the earlier message if m.Idempotency is known with the same content;
+	// existing is true then, and nothing is written. The engine does not keep body.
+	//
+	// Errors: ErrKeyConflict (the key is known with other content), ErrBacklog, ErrNoSpace, ErrTooLarge, ErrClosed,
+	// ErrBroken. After an end of ctx the message may or may not have been stored.
+	Accept(ctx context.Context, m Message, body []byte) (stored Message, existing bool, err error)
+}
+
+// Cursor is a place in the queue of a destination, which is ordered by due time, then id. The zero Cursor is the
+// place before all.
+type Cursor struct {
+	DueAt time.Time // to the millisecond
+	ID    DeliveryID
+}
+
+// Less reports whether c comes before other.
+func (c Cursor) Less(other Cursor) bool {
+	if !c.DueAt.Equal(other.DueAt) {
+		return c.DueAt.Before(other.DueAt)
+	}
+	return string(c.ID[:]) < string(other.ID[:])
+}
+
+// Cursor returns the place of a pending delivery.
+func (d Delivery) Cursor() Cursor { return Cursor{DueAt: d.DueAt, ID: d.ID} }
+
+// Queue is what a lane needs: the pending deliveries of its destination.
+type Queue interface {
+	// Due returns up to limit pending deliveries of a destination, in queue order, from the first behind after.
+	// It does not wait, and returns those due in the future too. The cost does not grow with what has ended.
+	Due(ctx context.Context, destination string, after Cursor, limit int) ([]Delivery, error)
+
+	// Record writes a and the state of its delivery after it, in one transaction, and returns when it is on disk.
+	// before is the delivery as Due returned it. ErrStale: the stored delivery is no longer that one, and nothing
+	// was written. Record works below the disk reserve.
+	Record(ctx context.Context, before, after Delivery, a Attempt) error
+}
+
+// Loader reads a message with its body.
+type Loader interface {
+	// Load returns ErrNotFound for an unknown id. The caller owns the body.
+	Load(ctx context.Context, id MessageID) (Message, []byte, error)
+}
+
+// History reads what has happened.
+type History interface {
+	// Delivery returns ErrNotFound for an unknown id.
+	Delivery(ctx context.Context, id DeliveryID) (Delivery, error)
+
+	// Attempts returns the attempts of a delivery, oldest first, at most limit of them from the latest rounds.
+	Attempts(ctx context.Context, id DeliveryID, limit int) ([]Attempt, error)
+
+	// Pending returns the number of pending deliveries of all destinations. It costs nothing.
+	Pending() int64
+
+	// PendingDestinations returns the names of the destinations that have pending deliveries, sorted.
+	PendingDestinations(ctx context.Context) ([]string, error)
+}
+
+// Sweeper deletes what has outlived the retention.
+type Sweeper interface {
+	// Sweep deletes messages whose deliveries have all ended before the given time (a message without any
+	// delivery counts from its acceptance), with everything that belongs to them. It looks at no more than limit
+	// messages, returns how many it deleted, and reports whether there may be more to do now.
+	Sweep(ctx context.Context, before time.Time, limit int) (deleted int, more bool, err error)
+}
+
+// Store is the sum of the roles: what an engine implements.
+type Store interface {
+	Acceptor
+	Queue
+	Loader
+	History
+	Sweeper
+
+	// Broken is closed when the engine cannot go on, after a failed sync for example: the process must end, since
+	// what a further sync says about the same data means nothing. Err then tells why.
+	Broken() <-chan struct{}
+	Err() error
+
+	// Close ends the engine. Calls in progress end first or with ErrClosed.
+	Close() error
+}
