@@ -1,0 +1,184 @@
+// Package lane decides when: it is the queue of one destination. A [Lane] keeps a small window of the earliest
+// pending deliveries, sleeps until the first is due, lets its Sender make the attempt, turns the outcome into the
+// following state by a pure function, and records both in one transaction.
+//
+// What it promises:
+//
+//   - Each pending delivery is attempted when it is due, as soon as fewer than Concurrency attempts are in flight.
+//   - No delivery is attempted twice at the same time, nor again before its last attempt is on record. Only a crash
+//     between an attempt and its record repeats one.
+//   - Memory follows the window, never the backlog: there is no goroutine and no timer for a delivery that waits.
+//   - Time that passes ends no pending delivery, and neither does a clock that jumps: an attempt always comes first.
+//     After a step of the wall clock a lane follows the new time within a minute.
+//
+// Lanes share nothing but the store: one that is slow, or whose receiver hangs, does not delay another.
+package lane
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-relay/postern/store"
+)
+
+const (
+	defaultConcurrency = 16
+	defaultDrain       = 10 * time.Second
+	minWindow          = 64
+)
+
+// Lane is the queue of one destination. Set its fields, then call Run once. Wake and Stats may be called at any
+// time, before Run and after it too, and from several goroutines.
+type Lane struct {
+	Name   string      // the destination; required
+	Queue  store.Queue // required
+	Sender Sender      // required
+	Retry  Schedule    // the zero value means one attempt, at once
+
+	Concurrency int              // most attempts in flight; 0 or less means 16
+	Drain       time.Duration    // how long attempts in flight may go on after a stop; 0 or less means 10 s
+	Now         func() time.Time // wall clock; nil means time.Now
+	Rand        func() float64   // for jitter, from 0 to 1; called by several goroutines; nil means math/rand/v2
+	Log         *zap.Logger      // nil logs nothing
+
+	// Observe is told of each attempt after it is on record, with the delivery before and after it. It is called
+	// by several goroutines and holds up one of them while it runs; nil means nobody is told.
+	Observe func(before, after store.Delivery, a store.Attempt)
+
+	mu     sync.Mutex    // guards the fields below
+	signal chan struct{} // of capacity 1: woken is set
+	woken  *span         // where something may have appeared, lo included; nil if nowhere
+	stats  Stats
+}
+
+// Sender makes one attempt. Send returns when the attempt is over, or soon after ctx has ended; an attempt that was
+// cut off by the end of ctx has the class store.ClassInterrupted. Send is called by several goroutines.
+//
+// It fills the attempt but for Delivery, Round and Number, which the lane sets.
+type Sender interface {
+	Send(ctx context.Context, d store.Delivery) store.Attempt
+}
+
+// Stats is what a lane is doing and has done since Run began.
+type Stats struct {
+	InFlight  int                   // attempts being made or recorded
+	Waiting   int                   // deliveries in the window; those in flight are not among them
+	Due       int                   // of those waiting, how many could be attempted now
+	More      bool                  // the store may hold more than the window
+	Attempts  map[store.Class]int64 // attempts on record, by class; never nil, the caller's own
+	Delivered int64                 // deliveries that ended with success
+	Failed    int64                 // deliveries that ended without
+}
+
+// Stats returns a snapshot as of the last step of the lane.
+func (l *Lane) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.stats
+	s.Attempts = make(map[store.Class]int64, len(l.stats.Attempts))
+	maps.Copy(s.Attempts, l.stats.Attempts)
+	return s
+}
+
+// Wake says that a pending delivery may have appeared at c. It is to be called after each accept for the
+// destination, with the place of that delivery, and costs little; it never blocks. A wake for something that is
+// not there does no harm.
+func (l *Lane) Wake(c store.Cursor) { l.wake(c, c) }
+
+func (l *Lane) wake(first, last store.Cursor) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.woken == nil {
+		l.woken = &span{lo: first, hi: last}
+	}
+	if first.Less(l.woken.lo) {
+		l.woken.lo = first
+	}
+	if l.woken.hi.Less(last) {
+		l.woken.hi = last
+	}
+	select {
+	case l.signalLocked() <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Lane) signalLocked() chan struct{} {
+	if l.signal == nil {
+		l.signal = make(chan struct{}, 1)
+	}
+	return l.signal
+}
+
+// Run makes the attempts that fall due until ctx ends. Then it begins no further one and gives those in flight the
+// time of Drain to end. What is still in flight after that is interrupted, which is recorded, uses up no attempt,
+// and leaves the delivery due at once for the next run. When Run returns, nothing of it is left.
+//
+// It returns nil after a stop, and an error when the store cannot go on (store.ErrClosed, store.ErrBroken) or when
+// an outcome could not be recorded before the end, so that its attempt will be made again.
+func (l *Lane) Run(ctx context.Context) error {
+	if l.Name == "" || l.Queue == nil || l.Sender == nil {
+		return errors.New("lane: Name, Queue and Sender are required")
+	}
+	r := newRunner(l)
+
+	// Attempts and records go on after ctx has ended, each until a bound of its own.
+	base := context.WithoutCancel(ctx)
+	sendCtx, cut := context.WithCancelCause(base)
+	defer cut(nil)
+	recordCtx, giveUp := context.WithCancelCause(base)
+	defer giveUp(nil)
+	r.sendCtx, r.recordCtx = sendCtx, recordCtx
+
+	err := r.loop(ctx)
+	drain := r.drain
+	if err != nil {
+		drain = 0 // no outcome can be recorded any more
+	}
+	if landErr := r.finish(drain, cut, giveUp); err == nil {
+		err = landErr
+	}
+	close(r.jobs)
+	r.workers.Wait()
+	r.publish()
+	return err
+}
+
+// newRunner resolves the defaults.
+func newRunner(l *Lane) *runner {
+	r := &runner{
+		lane: l, concurrency: l.Concurrency, drain: l.Drain, now: l.Now, rand: l.Rand, log: l.Log,
+	}
+	if r.concurrency <= 0 {
+		r.concurrency = defaultConcurrency
+	}
+	if r.drain <= 0 {
+		r.drain = defaultDrain
+	}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	if r.rand == nil {
+		r.rand = rand.Float64
+	}
+	if r.log == nil {
+		r.log = zap.NewNop()
+	}
+	r.log = r.log.With(zap.String("destination", l.Name))
+	r.window = newWindow(max(minWindow, 4*r.concurrency))
+	// Of the capacity of both channels neither the runner nor a worker ever blocks: there are no more jobs than
+	// that at a time.
+	r.jobs = make(chan *flight, r.concurrency)
+	r.results = make(chan result, r.concurrency)
+	l.mu.Lock()
+	r.signal = l.signalLocked()
+	l.stats = Stats{Attempts: make(map[store.Class]int64)}
+	l.mu.Unlock()
+	return r
+}

@@ -1,0 +1,76 @@
+package lane
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/postern-relay/postern/store"
+)
+
+// next returns the delivery as it is after attempt a, which ended at now. It is the table of what follows what:
+//
+//	ok                  delivered
+//	410                 failed: the receiver has said that this address is gone for good
+//	blocked, render     failed: the same request would be refused or impossible again
+//	interrupted         pending, due at once, and no attempt is used up
+//	anything else       pending until the schedule's next delay is over, which jitter (rnd, from 0 to 1) and a
+//	                    Retry-After can lengthen; failed when the attempts or the age are used up
+//
+// A pending delivery is never ended by the clock alone: whatever the time is, an attempt comes first.
+func next(d store.Delivery, a store.Attempt, s Schedule, now time.Time, rnd float64) store.Delivery {
+	now = now.UTC()
+	d.Made++
+	d.Reason = ""
+	if a.Class == store.ClassInterrupted {
+		d.DueAt = now.Truncate(time.Millisecond)
+		return d
+	}
+	d.Attempts++
+
+	switch {
+	case a.Class == store.ClassOK:
+		return ended(d, store.Delivered, now, "")
+	case a.Class == store.ClassStatus && a.Status == http.StatusGone:
+		return ended(d, store.Failed, now, "receiver answered 410 Gone")
+	case a.Class == store.ClassBlocked:
+		return ended(d, store.Failed, now, "refused by the guard: "+describe(a))
+	case a.Class == store.ClassRender:
+		return ended(d, store.Failed, now, "request could not be built: "+describe(a))
+	case d.Attempts >= s.Attempts():
+		return ended(d, store.Failed, now, fmt.Sprintf("no success in %d of %d attempts; last: %s", d.Attempts, s.Attempts(), describe(a)))
+	}
+
+	due := ceil(now.Add(s.delay(d.Attempts, a.RetryHint, rnd)))
+	if s.maxAge > 0 && d.Round == 1 && due.After(d.AcceptedAt.Add(s.maxAge)) {
+		return ended(d, store.Failed, now, fmt.Sprintf("the next attempt would come more than %s after acceptance; last: %s", s.maxAge, describe(a)))
+	}
+	d.DueAt = due
+	return d
+}
+
+func ended(d store.Delivery, s store.State, now time.Time, reason string) store.Delivery {
+	d.State, d.Reason = s, reason
+	d.DueAt, d.EndedAt = time.Time{}, now.Truncate(time.Millisecond)
+	return d
+}
+
+// describe says in a few words what came of an attempt that is not ok.
+func describe(a store.Attempt) string {
+	switch {
+	case a.Error != "":
+		return a.Error
+	case a.Status != 0:
+		return fmt.Sprintf("%s %d", a.Class, a.Status)
+	default:
+		return a.Class.String()
+	}
+}
+
+// ceil rounds up to the millisecond, the precision of the store, so that nothing is due too early.
+func ceil(t time.Time) time.Time {
+	if r := t.Truncate(time.Millisecond); r.Before(t) {
+		return r.Add(time.Millisecond)
+	}
+	return t
+}

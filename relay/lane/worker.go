@@ -1,0 +1,131 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/postern-relay/postern/store"
+)
+
+// work makes attempts until there are no more jobs.
+func (r *runner) work() {
+	for f := range r.jobs {
+		r.results <- r.attempt(f)
+	}
+}
+
+// attempt makes one attempt and records it. The request is never made again because its record is in doubt.
+func (r *runner) attempt(f *flight) result {
+	before := f.before
+	a := r.sendOnce(before)
+	a.Delivery, a.Round, a.Number = before.ID, before.Round, before.Made+1
+	after := next(before, a, r.lane.Retry, r.now(), r.rand())
+
+	err := r.recordAttempt(before, after, a)
+	switch {
+	case errors.Is(err, store.ErrStale):
+		r.log.Debug("attempt dropped", zap.Inline(attemptFields(a)), zap.String("reason", "the delivery has changed meanwhile"))
+	case err == nil:
+		r.logAttempt(after, a)
+		if r.lane.Observe != nil {
+			r.lane.Observe(before, after, a)
+		}
+	}
+	return result{flight: f, after: after, class: a.Class, err: err}
+}
+
+// sendOnce makes the attempt. A message that makes the sender panic must not end the process: it would be the first
+// thing to be sent after each restart.
+func (r *runner) sendOnce(d store.Delivery) (a store.Attempt) {
+	start := r.now()
+	defer func() {
+		if p := recover(); p != nil {
+			r.log.Error("attempt panicked", zap.Stringer("delivery_id", d.ID), zap.Any("reason", p), zap.ByteString("stack", debug.Stack()))
+			a = store.Attempt{
+				Class: store.ClassRender, Error: "internal error",
+				StartedAt: start.UTC().Truncate(time.Millisecond), Took: r.now().Sub(start),
+			}
+		}
+	}()
+	return r.lane.Sender.Send(r.sendCtx, d)
+}
+
+// recordAttempt writes the outcome, and tries again for as long as it is unknown whether it is on disk. It returns
+// nil, store.ErrStale, or the reason why it was given up.
+func (r *runner) recordAttempt(before, after store.Delivery, a store.Attempt) error {
+	for failures := 0; ; failures++ {
+		err := r.lane.Queue.Record(r.recordCtx, before, after, a)
+		switch {
+		case err == nil, errors.Is(err, store.ErrStale), final(err):
+			return err
+		case errors.Is(err, store.ErrNotFound):
+			return store.ErrStale // swept or canceled
+		case r.recordCtx.Err() != nil:
+			return errors.Join(context.Cause(r.recordCtx), err)
+		case errors.Is(err, store.ErrTooLarge) && (a.Body != nil || a.Header != nil):
+			// What became of the delivery is worth more than what the receiver said.
+			a.Body, a.Header, a.Truncated = nil, nil, true
+		}
+		wait := pause(failures)
+		r.log.Warn("attempt not recorded", zap.Inline(attemptFields(a)), zap.NamedError("reason", err), zap.Duration("again_in_seconds", wait))
+		select {
+		case <-time.After(wait):
+		case <-r.recordCtx.Done():
+		}
+	}
+}
+
+func (r *runner) logAttempt(after store.Delivery, a store.Attempt) {
+	if e := r.log.Check(zap.DebugLevel, "attempt made"); e != nil {
+		e.Write(zap.Inline(attemptFields(a)))
+	}
+	if !after.State.Ended() {
+		return
+	}
+	if e := r.log.Check(zap.InfoLevel, "delivery ended"); e != nil {
+		e.Write(zap.Inline(deliveryFields(after)), zap.Inline(attemptFields(a)))
+	}
+}
+
+// attemptFields spells the log fields of an attempt.
+type attemptFields store.Attempt
+
+// MarshalLogObject adds what identifies the attempt and its outcome, and nothing that the receiver chose but status.
+func (a attemptFields) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	enc.AddString("delivery_id", a.Delivery.String())
+	enc.AddInt("round", a.Round)
+	enc.AddInt("attempt", a.Number)
+	enc.AddString("class", a.Class.String())
+	if a.Status != 0 {
+		enc.AddInt("status", a.Status)
+	}
+	enc.AddDuration("took_seconds", a.Took)
+	if a.Peer != "" {
+		enc.AddString("peer", a.Peer)
+	}
+	if a.Error != "" {
+		enc.AddString("error", a.Error)
+	}
+	return nil
+}
+
+// deliveryFields spells the log fields of a delivery that has ended, but for those that its last attempt has too.
+type deliveryFields store.Delivery
+
+// MarshalLogObject adds the message, the event and how the delivery ended.
+func (d deliveryFields) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	enc.AddString("message_id", d.ID.Message().String())
+	if d.Event != "" {
+		enc.AddString("event", d.Event)
+	}
+	enc.AddString("state", d.State.String())
+	if d.Reason != "" {
+		enc.AddString("reason", d.Reason)
+	}
+	return nil
+}
