@@ -1,0 +1,180 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// checkOneOf reports a mapping that has none of its keys, or more than one.
+func (d *decoder) checkOneOf(group oneOf, pairs []pair, fields []field, n *yaml.Node, path string) {
+	var set []pair
+	for _, p := range pairs {
+		if hasField(fields, p.key) && !isNull(follow(p.value)) {
+			set = append(set, p)
+		}
+	}
+	if len(set) == 0 && len(pairs) > 0 && !hasField(fields, pairs[0].key) {
+		return // an unknown key has been reported, and it was probably meant to be the one
+	}
+	if len(set) == 0 {
+		var known []string
+		for _, f := range fields {
+			if !f.rules.later {
+				known = append(known, f.key)
+			}
+		}
+		d.src.fail(d.src.placeOf(path, d.at(n)), path, fmt.Sprintf("nothing is set; write %s as %s", orList(known), group.oneOf()))
+		return
+	}
+	for _, p := range set[1:] {
+		d.src.fail(p.at, join(path, p.key), fmt.Sprintf("contradicts %s; write one key only as %s", set[0].key, group.oneOf()))
+	}
+}
+
+// retryWord decodes the word none in place of a mapping.
+func (d *decoder) retryWord(n *yaml.Node, v reflect.Value, path string) {
+	text, err := d.expand(d.text(n.Value))
+	if err != nil || text.value != "none" {
+		d.src.fail(d.src.placeOf(path, d.at(n)), path, "must be none or a mapping, such as {schedule: [0s, 1m, 5m]} or {attempts: 5, first: 10s}")
+		return
+	}
+	retry := v.Addr().Interface().(*Retry)
+	*retry = Retry{None: true, MaxAge: retry.MaxAge}
+}
+
+// checkRetry reports keys that contradict one another, and completes the form that was chosen.
+func (d *decoder) checkRetry(retry *Retry, keys map[string]pair, path string) {
+	_, listed := keys["schedule"]
+	growing := false
+	for _, key := range []string{"attempts", "first", "max", "factor"} {
+		p, ok := keys[key]
+		growing = growing || ok
+		if ok && listed {
+			d.src.fail(p.at, join(path, key), "contradicts schedule; write either schedule, or attempts, first, max and factor")
+		}
+	}
+	if !growing || listed {
+		return
+	}
+	retry.Schedule = nil
+	if _, ok := keys["attempts"]; !ok {
+		retry.Attempts = 10
+	}
+	if _, ok := keys["first"]; !ok {
+		retry.First = Duration(5 * time.Second)
+	}
+	if _, ok := keys["max"]; !ok {
+		retry.Max = max(Duration(time.Hour), retry.First)
+	}
+	if _, ok := keys["factor"]; !ok {
+		retry.Factor = 2
+	}
+	if p, ok := keys["max"]; ok && retry.First > retry.Max && !d.src.isFaulty(join(path, "max")) && !d.src.isFaulty(join(path, "first")) {
+		d.src.fail(d.src.placeOf(join(path, "max"), p.at), join(path, "max"), fmt.Sprintf("shorter than first, which is %s; write at least that", retry.First))
+	}
+}
+
+// checkListen holds the listeners against the rules on who may reach them.
+func (d *decoder) checkListen() {
+	l := &d.cfg.Listen
+	for i, token := range l.Tokens {
+		key := fmt.Sprintf("listen.tokens[%d]", i)
+		if d.src.isFaulty(key) {
+			continue
+		}
+		switch text := token.Reveal(); {
+		case len(text) < 16:
+			d.failAt(key, "the token is too short; write at least 16 characters")
+		case strings.IndexFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) >= 0:
+			d.failAt(key, "the token cannot be sent in a header; write visible ASCII characters without spaces")
+		}
+	}
+	ingest, err := parseAddress(l.Ingest)
+	switch {
+	case d.src.isFaulty("listen.ingest"):
+	case err != nil:
+		d.failAt("listen.ingest", err.Error())
+	case !ingest.local && len(l.Tokens) == 0 && !d.src.isFaulty("listen.tokens"):
+		d.failAt("listen.ingest", "other hosts could post here; write listen.tokens too, or a loopback address such as 127.0.0.1:8025")
+	}
+	admin, adminErr := parseAddress(l.Admin)
+	switch {
+	case d.src.isFaulty("listen.admin"):
+	case adminErr != nil:
+		d.failAt("listen.admin", adminErr.Error())
+	case admin.unix || !admin.local:
+		d.failAt("listen.admin", "other hosts could reach it, and tokens for it are not supported yet; write a loopback address such as 127.0.0.1:8026")
+	case err == nil && !d.src.isFaulty("listen.ingest") && collide(ingest, admin):
+		d.failAt("listen.admin", "the same port as listen.ingest; write another one")
+	}
+}
+
+// checkDestinations reports what a destination cannot do without.
+func (d *decoder) checkDestinations() {
+	if len(d.cfg.Destinations) == 0 && !d.src.isFaulty("destinations") {
+		d.failAt("destinations", "no destinations; add one, such as destinations: {alerts: {url: https://hooks.example.com/alerts}}")
+	}
+	for _, name := range d.src.names {
+		if key := "destinations." + name + ".url"; d.cfg.Destinations[name].URL == "" && !d.src.isFaulty(key) {
+			d.failAt(key, "missing; write url: https://… here or under defaults")
+		}
+	}
+}
+
+func (d *decoder) failAt(path, msg string) { d.src.fail(d.src.nearest(path), path, msg) }
+
+// address is where a listener listens.
+type address struct {
+	unix  bool
+	local bool // only processes of this machine can reach it
+	host  string
+	port  uint64
+}
+
+// parseAddress reads host:port, where host is an IP address, localhost or nothing for all addresses, or
+// unix:///path.
+func parseAddress(s string) (address, error) {
+	if file, ok := strings.CutPrefix(s, "unix://"); ok {
+		const longest = 100 // the shortest limit of a socket's path among operating systems is 104
+		if !strings.HasPrefix(file, "/") || path.Clean(file) != file || file == "/" {
+			return address{}, fmt.Errorf("not the path of a socket; write unix:///run/postern/ingest.sock")
+		}
+		if len(file) > longest {
+			return address{}, fmt.Errorf("the path of the socket is too long; write at most %d bytes", longest)
+		}
+		return address{unix: true, local: true, host: file}, nil
+	}
+	host, digits, err := net.SplitHostPort(s)
+	if err != nil {
+		return address{}, fmt.Errorf("not an address to listen on; write host:port such as 127.0.0.1:8025")
+	}
+	port, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil {
+		return address{}, fmt.Errorf("not a port; write a number from 0 to 65535, 0 for any free one")
+	}
+	a := address{host: host, port: port}
+	switch ip, err := netip.ParseAddr(host); {
+	case host == "":
+	case host == "localhost":
+		a.local = true
+	case err != nil:
+		return address{}, fmt.Errorf("the host is not an IP address; write one such as 127.0.0.1, or localhost")
+	default:
+		a.local = ip.Unmap().IsLoopback()
+	}
+	return a, nil
+}
+
+// collide reports whether both cannot be listened on at the same time.
+func collide(a, b address) bool {
+	every := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+	return !a.unix && !b.unix && a.port == b.port && a.port != 0 && (a.host == b.host || every(a.host) || every(b.host))
+}

@@ -1,0 +1,416 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// oneOf is implemented by mappings of which exactly one key may be set. It returns what the keys are.
+type oneOf interface{ oneOf() string }
+
+// value decodes a node into v. What it cannot decode leaves v as it is, and is reported.
+func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, r rules) {
+	if d.nodes > maxNodes {
+		return
+	}
+	if d.nodes++; d.nodes > maxNodes {
+		d.src.fail(d.at(n), path, "the file has too many values; write fewer, also by aliases")
+		return
+	}
+	n = follow(n)
+	switch {
+	case v.Type() == reflect.TypeFor[Retry]() && n.Kind == yaml.ScalarNode:
+		d.retryWord(n, v, path)
+	case isScalar(v.Type()):
+		d.scalar(n, v, path, r)
+	case isNull(n) && v.Kind() != reflect.Struct && v.Kind() != reflect.Map:
+		v.SetZero()
+	case isNull(n):
+	case v.Kind() == reflect.Pointer:
+		if !d.isMapping(n, path) {
+			return
+		}
+		p := reflect.New(v.Type().Elem())
+		setDefaults(p.Elem())
+		d.structure(n, p.Elem(), path)
+		v.Set(p)
+	case v.Kind() == reflect.Struct:
+		if d.isMapping(n, path) {
+			d.structure(n, v, path)
+		}
+	case v.Kind() == reflect.Map:
+		if d.isMapping(n, path) {
+			d.mapping(n, v, path, r)
+		}
+	case v.Kind() == reflect.Slice:
+		d.list(n, v, path, r)
+	}
+}
+
+// follow returns the node that an alias stands for, or the node itself.
+func follow(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode && n.Alias != nil {
+		return n.Alias
+	}
+	return n
+}
+
+func (d *decoder) isMapping(n *yaml.Node, path string) bool {
+	if n.Kind == yaml.MappingNode && n.ShortTag() == "!!map" {
+		return true
+	}
+	d.src.fail(d.src.placeOf(path, d.at(n)), path, fmt.Sprintf("must be a mapping of keys, not %s", kindOf(n)))
+	return false
+}
+
+func kindOf(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Kind == yaml.MappingNode && n.ShortTag() == "!!map":
+		return "a mapping"
+	case n.Kind == yaml.ScalarNode:
+		switch n.ShortTag() {
+		case "!!str":
+			return "text"
+		case "!!int", "!!float":
+			return "a number"
+		case "!!bool":
+			return "true or false"
+		case "!!timestamp":
+			return "a date"
+		case "!!null":
+			return "nothing"
+		}
+	}
+	return "a value with a tag of its own"
+}
+
+// pair is a key of a mapping node and its value.
+type pair struct {
+	key   string
+	at    place // of the key
+	value *yaml.Node
+}
+
+// pairs returns the keys of a mapping in the order of the file. Duplicates are reported and left out.
+func (d *decoder) pairs(n *yaml.Node, path string) []pair {
+	list := make([]pair, 0, len(n.Content)/2)
+	first := map[string]place{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, value := n.Content[i], n.Content[i+1]
+		at := d.at(k)
+		if name, ok := d.overrides[value]; ok {
+			at = place{file: name}
+		}
+		switch {
+		case k.Kind == yaml.ScalarNode && k.Value == "<<":
+			d.src.report(at, join(path, k.Value), "merge keys are not supported; write shared keys under defaults")
+			continue
+		case k.Kind != yaml.ScalarNode || isNull(k):
+			d.src.report(at, path, "a key must be text")
+			continue
+		}
+		key := d.text(k.Value)
+		if earlier, ok := first[key]; ok {
+			what := "key"
+			if path == "destinations" {
+				what = "destination"
+			}
+			d.src.report(at, join(path, key), fmt.Sprintf("duplicate %s; it stands in line %d already, remove or rename one", what, earlier.line))
+			continue
+		}
+		first[key] = at
+		list = append(list, pair{key: key, at: at, value: value})
+	}
+	return list
+}
+
+// structure decodes a mapping with fixed keys.
+func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
+	fields := d.fieldsOf(v.Type())
+	pairs := d.pairs(n, path)
+	byKey := make(map[string]pair, len(pairs))
+	for _, p := range pairs {
+		byKey[p.key] = p
+		if !hasField(fields, p.key) {
+			d.src.report(p.at, join(path, clip(p.key)), unknownKey(p.key, fields))
+		}
+	}
+	// In the order of the struct, since the defaults must be known before the destinations.
+	for _, f := range fields {
+		p, ok := byKey[f.key]
+		child := join(path, f.key)
+		switch {
+		case !ok && f.rules.required:
+			d.src.fail(d.src.placeOf(path, d.at(n)), child, "missing; this key is required here")
+		case !ok:
+		case f.rules.later:
+			d.src.places[child] = p.at
+			d.src.fail(p.at, child, "this key is not supported yet; remove it")
+		default:
+			d.field(p, v.Field(f.index), child, f.rules)
+		}
+	}
+	if group, ok := v.Interface().(oneOf); ok {
+		d.checkOneOf(group, pairs, fields, n, path)
+	}
+	if retry, ok := v.Addr().Interface().(*Retry); ok {
+		d.checkRetry(retry, byKey, path)
+	}
+}
+
+func (d *decoder) field(p pair, v reflect.Value, path string, r rules) {
+	at := d.at(p.value)
+	if p.value.Kind == yaml.MappingNode || p.value.Kind == yaml.SequenceNode || isNull(p.value) {
+		at = p.at
+	}
+	d.src.places[path] = at
+	if r.whole || v.Kind() == reflect.Slice {
+		d.src.replaced[path] = true
+	}
+	if r.whole {
+		v.SetZero()
+		setDefault(v, r)
+	}
+	d.value(p.value, v, path, r)
+}
+
+func hasField(fields []field, key string) bool {
+	for _, f := range fields {
+		if f.key == key {
+			return true
+		}
+	}
+	return false
+}
+
+func unknownKey(key string, fields []field) string {
+	var known []string
+	for _, f := range fields {
+		if !f.rules.later {
+			known = append(known, f.key)
+		}
+	}
+	if near := Nearest(key, known); near != "" {
+		return fmt.Sprintf("unknown key; did you mean %q?", near)
+	}
+	return "unknown key; write " + orList(known)
+}
+
+func (d *decoder) fieldsOf(t reflect.Type) []field {
+	fields, ok := d.fields[t]
+	if !ok {
+		fields = fieldsOf(t)
+		d.fields[t] = fields
+	}
+	return fields
+}
+
+// destinationName is what can stand in a URL path, a metric's label and a path of a key.
+var destinationName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+
+// mapping decodes a mapping whose keys are names. Its entries are added to those that are inherited.
+func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, r rules) {
+	pairs := d.pairs(n, path)
+	if err := r.count(len(pairs)); err != nil {
+		d.src.fail(d.src.placeOf(path, d.at(n)), path, err.Error())
+		return
+	}
+	if v.Type().Elem() == reflect.TypeFor[*Destination]() {
+		d.cfg.Destinations = make(map[string]*Destination, len(pairs))
+		for _, p := range pairs {
+			d.destination(p, join(path, p.key))
+		}
+		return
+	}
+	// Names of headers and hosts are the same in any case.
+	inherited, own := map[string]string{}, map[string]bool{}
+	merged := reflect.MakeMap(v.Type())
+	for key, value := range v.Seq2() {
+		merged.SetMapIndex(key, value)
+		inherited[strings.ToLower(key.String())] = key.String()
+	}
+	v.Set(merged)
+	for _, p := range pairs {
+		child, lower := join(path, p.key), strings.ToLower(p.key)
+		if own[lower] {
+			d.src.report(p.at, child, "duplicate key; only the case of another one differs, remove one")
+			continue
+		}
+		own[lower] = true
+		d.src.places[child] = d.at(p.value)
+		if key, ok := inherited[lower]; ok {
+			v.SetMapIndex(reflect.ValueOf(key), reflect.Value{})
+		}
+		value := reflect.New(v.Type().Elem()).Elem()
+		d.value(p.value, value, child, r.entry())
+		if secret, ok := value.Interface().(Secret); ok && strings.Contains(secret.Reveal(), "{{") {
+			d.src.fail(d.at(p.value), child, "templates in headers are not supported yet; write a fixed text")
+		}
+		if !d.src.faulty[child] {
+			v.SetMapIndex(reflect.ValueOf(p.key), value)
+		}
+	}
+}
+
+// destination decodes one destination on top of the defaults.
+func (d *decoder) destination(p pair, path string) {
+	d.src.places[path] = d.at(p.value)
+	if !destinationName.MatchString(p.key) {
+		d.src.report(p.at, path, "not a name; write letters, digits, dots, hyphens and underscores, at most 100 in all, and a letter or digit first")
+		return
+	}
+	if p.value.Kind != yaml.ScalarNode || isNull(p.value) {
+		d.src.places[path] = p.at
+	}
+	dest := d.cfg.Defaults
+	dest.Headers = maps.Clone(dest.Headers)
+	d.src.names = append(d.src.names, p.key)
+	d.src.isName[p.key] = true
+	d.cfg.Destinations[p.key] = &dest
+	d.value(p.value, reflect.ValueOf(&dest).Elem(), path, rules{})
+}
+
+func (d *decoder) list(n *yaml.Node, v reflect.Value, path string, r rules) {
+	at := d.src.placeOf(path, d.at(n))
+	if n.Kind != yaml.SequenceNode || n.ShortTag() != "!!seq" {
+		msg := fmt.Sprintf("must be a list, not %s", kindOf(n))
+		if n.Kind == yaml.ScalarNode {
+			msg += "; put it in brackets"
+		}
+		d.src.fail(at, path, msg)
+		return
+	}
+	if err := r.count(len(n.Content)); err != nil {
+		d.src.fail(at, path, err.Error())
+		return
+	}
+	list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
+	for i, item := range n.Content {
+		child := path + "[" + strconv.Itoa(i) + "]"
+		d.src.places[child] = d.at(item)
+		if isNull(follow(item)) {
+			d.src.fail(d.at(item), child, "no value; write one, or remove the entry")
+			continue
+		}
+		setDefault(list.Index(i), rules{})
+		d.value(item, list.Index(i), child, r.entry())
+	}
+	v.Set(list)
+}
+
+// scalar decodes a value of one word.
+func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, r rules) {
+	at := d.src.placeOf(path, d.at(n))
+	text, err := d.word(n, v, r)
+	if err != nil {
+		d.src.fail(at, path, err.Error())
+		return
+	}
+	for _, file := range text.files {
+		if d.secretFiles[file].open {
+			d.src.warnings = append(d.src.warnings, &Error{File: at.file, Line: at.line, Col: at.col, Path: path,
+				Msg: fmt.Sprintf("every user of this machine may read %q; run chmod o-r on it", clip(file))})
+		}
+	}
+	if secret, ok := v.Addr().Interface().(*Secret); ok {
+		*secret = Secret{&secretText{value: text.value, shown: text.shown}}
+		return
+	}
+	value := reflect.New(v.Type()).Elem()
+	if err := parseScalar(value, text.value); err != nil {
+		d.src.fail(at, path, err.Error())
+		return
+	}
+	if err := r.check(value); err != nil {
+		d.src.fail(at, path, err.Error())
+		return
+	}
+	if r.path && !filepath.IsAbs(text.value) {
+		value.SetString(filepath.Join(d.dir, text.value))
+	}
+	if text.refs && !r.clear {
+		d.src.shown[path] = text.shown
+	}
+	v.Set(value)
+}
+
+// word returns the text of a scalar node whose type in the file suits v.
+func (d *decoder) word(n *yaml.Node, v reflect.Value, r rules) (expanded, error) {
+	if _, ok := d.overrides[n]; ok {
+		// A variable may hold what no file should show, so it counts as a reference.
+		return expanded{value: n.Value, shown: mask, refs: true}, nil
+	}
+	if n.Kind != yaml.ScalarNode {
+		return expanded{}, fmt.Errorf("must be %s, not %s", wanted(v), kindOf(n))
+	}
+	tag := n.ShortTag()
+	if tag == "!!null" {
+		return expanded{}, errors.New("no value; write one, or remove the key")
+	}
+	text, err := d.expand(d.text(n.Value))
+	switch {
+	case err != nil:
+		return text, err
+	case text.refs && tag == "!!str":
+		if text.value == "" {
+			return text, errors.New("the reference gives an empty text; set what it stands for")
+		}
+		return text, nil
+	case tag == "!!str" && text.value == "" && !r.empty:
+		return text, errors.New("the text is empty; write one, or remove the key")
+	}
+	return text, suits(tag, v, r)
+}
+
+// suits holds the YAML type of a literal against the type of v.
+func suits(tag string, v reflect.Value, r rules) error {
+	ok := tag == "!!str"
+	switch v.Kind() {
+	case reflect.Bool:
+		ok = tag == "!!bool"
+	case reflect.Int:
+		ok = tag == "!!int"
+	case reflect.Float64:
+		ok = tag == "!!int" || tag == "!!float"
+	case reflect.String:
+		ok = ok || r.number && tag == "!!int"
+	default:
+		// Durations, sizes and addresses know better what is wrong with a bare number.
+		ok = ok || v.Type() != reflect.TypeFor[Secret]() && (tag == "!!int" || tag == "!!float")
+	}
+	switch {
+	case ok:
+		return nil
+	case v.Kind() == reflect.String || v.Type() == reflect.TypeFor[Secret]():
+		return errors.New("must be text; put the value in quotes")
+	}
+	return fmt.Errorf("must be %s", wanted(v))
+}
+
+func wanted(v reflect.Value) string {
+	switch v.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "a whole number"
+	case reflect.Float64:
+		return "a number"
+	}
+	switch v.Interface().(type) {
+	case Duration:
+		return "a duration such as 30s, 5m or 72h"
+	case Size:
+		return "a size such as 16KiB or 1MiB"
+	}
+	return "text"
+}

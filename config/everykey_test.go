@@ -1,0 +1,53 @@
+package config
+
+// everyKey sets each supported key to something else than its default.
+const everyKey = `
+listen:
+  ingest: 127.0.0.2:9025
+  accepted_status: 200
+  admin: 127.0.0.2:9026
+  max_body: 2MiB
+  tokens: ["${env:TOKEN}"]
+store:
+  path: /var/lib/postern
+  retention: 24h
+  min_free: 512MiB
+  max_pending: 1000
+log:
+  format: json
+  level: debug
+egress:
+  user_agent: Acme/2
+  deny_networks: [203.0.113.0/24]
+  resolve: {hooks.example.com: 10.20.0.7}
+defaults:
+  concurrency: 8
+destinations:
+  alerts:
+    url: https://hooks.example.com/alerts
+    enabled: false
+    method: PUT
+    events: ["alert.*", schema_change]
+    headers: {X-Team: data, X-Note: ""}
+    content_type: application/json
+    auth:
+      basic: {username: u, password: "${env:TOKEN}"}
+    tls: {ca_file: ca.pem, min_version: "1.3"}
+    sign:
+      - standard: {secrets: ["${env:TOKEN}"]}
+      - hmac: {header: X-Sig, secret: "${env:TOKEN}", algorithm: sha512, encoding: base64, prefix: "v1="}
+    timeout: 10s
+    success: ["204", 2xx]
+    retry: {attempts: 4, first: 10s, max: 10m, factor: 3, jitter: 0.1, max_age: 12h}
+    concurrency: 4
+    allow_networks: [10.20.0.0/16]
+    keep: {response: 1KiB}
+  plain:
+    url: https://hooks.example.com/plain
+    auth: {bearer: {token: "${env:TOKEN}"}}
+    retry: {schedule: [0s, 1m], jitter: 0}
+  key:
+    url: https://hooks.example.com/key
+    auth: {api_key: {header: X-Key, value: "${env:TOKEN}"}}
+    retry: none
+`

@@ -1,0 +1,211 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// Masked returns the effective config as YAML: defaults and overrides applied, each destination complete, in a
+// stable order. Secrets are *** and so is what a ${} reference stood for in other texts, except for addresses and
+// folders of this machine. Keys that are not supported yet are left out.
+func (c *Config) Masked() ([]byte, error) {
+	var out bytes.Buffer
+	dumper, err := yaml.NewDumper(&out, yaml.WithV4Defaults(), yaml.WithLineWidth(-1))
+	if err != nil {
+		return nil, fmt.Errorf("render config: %w", err)
+	}
+	if err := dumper.Dump(c.tree()); err != nil {
+		return nil, fmt.Errorf("render config: %w", err)
+	}
+	if err := dumper.Close(); err != nil {
+		return nil, fmt.Errorf("render config: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// MaskedJSON is Masked as indented JSON.
+func (c *Config) MaskedJSON() ([]byte, error) {
+	var compact, out bytes.Buffer
+	if err := writeJSON(&compact, c.tree()); err != nil {
+		return nil, fmt.Errorf("render config: %w", err)
+	}
+	if err := json.Indent(&out, compact.Bytes(), "", "  "); err != nil {
+		return nil, fmt.Errorf("render config: %w", err)
+	}
+	out.WriteByte('\n')
+	return out.Bytes(), nil
+}
+
+func (c *Config) tree() *yaml.Node {
+	return c.node(reflect.ValueOf(*c), "", rules{})
+}
+
+// node returns a value as it would be written in the file, or nil if it is not set.
+func (c *Config) node(v reflect.Value, path string, r rules) *yaml.Node {
+	switch value := v.Interface().(type) {
+	case Secret:
+		return c.secretNode(value, path)
+	case Retry:
+		if value.None {
+			return text("none")
+		}
+	}
+	switch {
+	case isScalar(v.Type()):
+		return c.scalarNode(v, path, r)
+	case v.Kind() == reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		return c.node(v.Elem(), path, r)
+	case v.Kind() == reflect.Slice:
+		list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Style: yaml.FlowStyle}
+		for i := range v.Len() {
+			item := c.node(v.Index(i), path+"["+strconv.Itoa(i)+"]", r)
+			if item.Kind == yaml.MappingNode {
+				list.Style = 0
+			}
+			list.Content = append(list.Content, item)
+		}
+		return list
+	case v.Kind() == reflect.Map:
+		names := slices.Sorted(maps.Keys(stringKeys(v)))
+		if path == "destinations" {
+			names = c.src.names
+		}
+		m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+		for _, name := range names {
+			m.Content = append(m.Content, text(name), c.node(v.MapIndex(reflect.ValueOf(name)), join(path, name), r))
+		}
+		return m
+	}
+	m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+	for _, f := range fieldsOf(v.Type()) {
+		if f.rules.later || path == "" && f.key == "defaults" {
+			continue
+		}
+		if n := c.node(v.Field(f.index), join(path, f.key), f.rules); n != nil && !isUnset(v, f, n) {
+			m.Content = append(m.Content, text(f.key), n)
+		}
+	}
+	return m
+}
+
+func stringKeys(v reflect.Value) map[string]bool {
+	keys := map[string]bool{}
+	for _, k := range v.MapKeys() {
+		keys[k.String()] = true
+	}
+	return keys
+}
+
+// isUnset reports whether a key would be refused with the value that it has when it is not set: the empty texts,
+// and in retry the keys of the form that was not chosen.
+func isUnset(v reflect.Value, f field, n *yaml.Node) bool {
+	if retry, ok := v.Interface().(Retry); ok {
+		switch f.key {
+		case "schedule":
+			return len(retry.Schedule) == 0
+		case "attempts", "first", "max", "factor":
+			return len(retry.Schedule) > 0
+		}
+	}
+	return n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Value == "" && !f.rules.empty
+}
+
+func (c *Config) scalarNode(v reflect.Value, path string, r rules) *yaml.Node {
+	if own, ok := c.src.origin(path); ok && !r.clear {
+		if shown, ok := c.src.shown[own]; ok {
+			return text(shown)
+		}
+	}
+	switch v.Kind() {
+	case reflect.Bool:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: strconv.FormatBool(v.Bool())}
+	case reflect.Int:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: strconv.FormatInt(v.Int(), 10)}
+	case reflect.Float64:
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!float", Value: strconv.FormatFloat(v.Float(), 'g', -1, 64)}
+	}
+	s := fmt.Sprint(v.Interface())
+	if strings.HasSuffix(path, ".url") {
+		s = withoutPassword(s)
+	}
+	return text(s)
+}
+
+// withoutPassword hides the user info of a URL that is refused for it anyway, also where it cannot be parsed.
+func withoutPassword(s string) string {
+	if u, err := url.Parse(s); err == nil && u.User == nil {
+		return s
+	}
+	scheme, rest, ok := strings.Cut(s, "://")
+	if i := strings.LastIndexByte(rest, '@'); ok && i >= 0 {
+		return scheme + "://" + mask + rest[i:]
+	}
+	return s
+}
+
+// sensitiveHeader finds headers whose values are secrets though they were written into the file.
+var sensitiveHeader = regexp.MustCompile(`(?i)auth|cookie|token|secret|key|passw|credential|signature`)
+
+func (c *Config) secretNode(s Secret, path string) *yaml.Node {
+	if s.p == nil {
+		return nil
+	}
+	_, header, ok := strings.Cut(path, ".headers.")
+	if !ok || sensitiveHeader.MatchString(header) {
+		return text(mask)
+	}
+	return text(s.p.shown)
+}
+
+// text returns a string node. Its tag makes the dumper quote what would be read as something else.
+func text(s string) *yaml.Node {
+	n := &yaml.Node{}
+	n.SetString(s)
+	return n
+}
+
+func writeJSON(out *bytes.Buffer, n *yaml.Node) error {
+	write := func(v any) error {
+		enc := json.NewEncoder(out)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(v)
+	}
+	switch {
+	case n.Kind == yaml.MappingNode, n.Kind == yaml.SequenceNode:
+		open, closing := "{", "}"
+		if n.Kind == yaml.SequenceNode {
+			open, closing = "[", "]"
+		}
+		out.WriteString(open)
+		for i, item := range n.Content {
+			isValue := n.Kind == yaml.MappingNode && i%2 == 1
+			if isValue {
+				out.WriteString(":")
+			} else if i > 0 {
+				out.WriteString(",")
+			}
+			if err := writeJSON(out, item); err != nil {
+				return err
+			}
+		}
+		out.WriteString(closing)
+		return nil
+	case n.Tag == "!!str":
+		return write(n.Value)
+	}
+	out.WriteString(n.Value)
+	return nil
+}

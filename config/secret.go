@@ -1,0 +1,58 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+const mask = "***"
+
+// Secret is a text that never prints itself: every way of formatting or encoding it gives ***, and only Reveal
+// gives the value. The zero value is not set. Secrets are not comparable by value; == compares identity.
+//
+// It holds a pointer, since fmt prints the content of unexported fields without asking their methods: of a pointer
+// it prints the address.
+type Secret struct {
+	p *secretText
+}
+
+type secretText struct {
+	value string
+	shown string // what Masked prints where literal text is no secret
+}
+
+// NewSecret makes a secret of a text.
+func NewSecret(value string) Secret { return Secret{&secretText{value: value, shown: mask}} }
+
+// Reveal returns the text; it is empty if the secret is not set.
+func (s Secret) Reveal() string {
+	if s.p == nil {
+		return ""
+	}
+	return s.p.value
+}
+
+// IsSet reports whether the secret holds a text that is not empty.
+func (s Secret) IsSet() bool { return s.p != nil && s.p.value != "" }
+
+// String returns ***.
+func (Secret) String() string { return mask }
+
+// GoString returns ***.
+func (Secret) GoString() string { return mask }
+
+// Format writes *** for every verb.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, mask) }
+
+// MarshalText returns ***.
+func (Secret) MarshalText() ([]byte, error) { return []byte(mask), nil }
+
+// MarshalJSON returns "***".
+func (Secret) MarshalJSON() ([]byte, error) { return []byte(`"` + mask + `"`), nil }
+
+// MarshalYAML returns ***.
+func (Secret) MarshalYAML() (any, error) { return mask, nil }
+
+// LogValue returns ***.
+func (Secret) LogValue() slog.Value { return slog.StringValue(mask) }

@@ -1,0 +1,353 @@
+package config
+
+import (
+	"net/netip"
+)
+
+// The tags of the fields below are read by the decoder, by Masked and by the generator of the JSON Schema:
+//
+//	yaml:"name"          the key
+//	rule:"later"         the feature is to come: the key is refused as not supported yet
+//	rule:"required"      must be set where its mapping is
+//	rule:"default=30s"   the value without the key, written as in the file
+//	rule:"min=1s;max=5m" bounds of a number, a duration or a size, both included
+//	rule:"min=1;max=100" the same of a list or a mapping: how many entries
+//	rule:"enum=a|b"      the only values of a text or a number
+//	rule:"whole"         a mapping that replaces the inherited one instead of being merged with it
+//	rule:"path"          a relative path is resolved against the folder of the config file
+//	rule:"clear"         Masked prints what a ${} reference stands for, since it is never a secret
+//	rule:"int"           a text that may be written as a whole number too
+//	rule:"empty"         a text that may be empty
+//	rule:"each=720h"     the largest entry of a list
+//
+// The doc comments are the descriptions in the schema: complete sentences for people who write the file.
+
+// Config is the whole file, with defaults and POSTERN_ variables applied. It does not change after it was loaded,
+// and may be read from several goroutines.
+type Config struct {
+	// Where Postern listens, and whom it lets in.
+	Listen Listen `yaml:"listen"`
+	// Where messages are kept, for how long, and how many.
+	Store Store `yaml:"store"`
+	// What the log looks like.
+	Log Log `yaml:"log"`
+	// Where traces go.
+	Tracing Tracing `yaml:"tracing" rule:"later"`
+	// What all requests to the outside have in common.
+	Egress Egress `yaml:"egress"`
+	// Any keys of a destination; each destination inherits them. A mapping is merged key by key with the
+	// destination's own, except for auth and retry, which replace the inherited one; a list replaces a list.
+	Defaults Destination `yaml:"defaults"`
+	// The HTTPS targets by name. Names consist of letters, digits, dots, hyphens and underscores, and have at most 100 characters.
+	Destinations map[string]*Destination `yaml:"destinations" rule:"max=4095"`
+
+	src source
+}
+
+// Listen says where Postern listens.
+type Listen struct {
+	// Address of the listener that takes messages: host:port or unix:///path. An address other than loopback or unix needs tokens.
+	Ingest string `yaml:"ingest" rule:"clear;default=127.0.0.1:8025"`
+	// The status that answers an accepted message: 202, or 200 for producers that take nothing else.
+	AcceptedStatus int `yaml:"accepted_status" rule:"enum=200|202;default=202"`
+	// Loopback address of the listener for health checks and administration: host:port.
+	Admin string `yaml:"admin" rule:"clear;default=127.0.0.1:8026"`
+	// Largest body of a message, at most 16MiB.
+	MaxBody Size `yaml:"max_body" rule:"min=1B;max=16MiB;default=1MiB"`
+	// Bearer tokens that let an app post, each of at least 16 visible ASCII characters; any one of them will do. Without tokens every local process may post.
+	Tokens []Secret `yaml:"tokens" rule:"max=100"`
+	// Bearer tokens for the admin listener.
+	AdminTokens []Secret `yaml:"admin_tokens" rule:"later"`
+	// A second ingest listener with TLS, for apps on other hosts.
+	HTTPS *HTTPS `yaml:"https" rule:"later"`
+}
+
+// HTTPS is the ingest listener for apps on other hosts.
+type HTTPS struct {
+	// Address to listen on, such as ":443".
+	Address string `yaml:"address"`
+	// Names to obtain certificates for.
+	Domains []string `yaml:"domains"`
+	// How certificates are obtained.
+	ACME ACME `yaml:"acme"`
+}
+
+// ACME says how certificates are obtained (RFC 8555).
+type ACME struct {
+	// Mail address of the account.
+	Email string `yaml:"email"`
+	// URL of the directory of the certificate authority.
+	Directory string `yaml:"directory"`
+	// PEM file with the roots that the directory's own certificate is checked against, for a private authority.
+	CAFile string `yaml:"ca_file" rule:"path"`
+}
+
+// Store says where messages are kept.
+type Store struct {
+	// Folder of the store; a relative path counts from the working directory of the process.
+	Path string `yaml:"path" rule:"clear;default=./data"`
+	// How long a message is kept after its last delivery ended, at least 1s. Undelivered messages never expire by it.
+	Retention Duration `yaml:"retention" rule:"min=1s;max=8760h;default=72h"`
+	// Free space on the disk below which ingest answers 507, while deliveries go on.
+	MinFree Size `yaml:"min_free" rule:"min=1MiB;max=1TiB;default=256MiB"`
+	// Number of pending deliveries above which ingest answers 429.
+	MaxPending int `yaml:"max_pending" rule:"min=1;max=1000000000;default=1000000"`
+	// AES key that encrypts the store at rest.
+	EncryptionKey Secret `yaml:"encryption_key" rule:"later"`
+}
+
+// Log says what the log looks like. It goes to standard error.
+type Log struct {
+	// Form of a line; auto is console on a terminal and json elsewhere.
+	Format string `yaml:"format" rule:"clear;enum=auto|console|json;default=auto"`
+	// Least level that is written; attempts are written at debug, ended deliveries at info.
+	Level string `yaml:"level" rule:"clear;enum=debug|info|warn|error;default=info"`
+}
+
+// Tracing says where traces go.
+type Tracing struct {
+	// URL of an OpenTelemetry collector that takes OTLP over HTTP.
+	OTLPEndpoint string `yaml:"otlp_endpoint"`
+}
+
+// Egress is what all requests to the outside have in common.
+type Egress struct {
+	// User-Agent of requests, unless a destination's headers set another.
+	UserAgent string `yaml:"user_agent" rule:"default=Postern/1"`
+	// Proxy that tunnels requests by CONNECT. The environment's proxy variables are always ignored.
+	Proxy string `yaml:"proxy" rule:"later"`
+	// Networks that no request goes to, besides those that are never allowed, such as 203.0.113.0/24.
+	DenyNetworks []netip.Prefix `yaml:"deny_networks" rule:"max=1000"`
+	// Addresses of host names, like a hosts file: a name and an IP address, never a port.
+	Resolve map[string]netip.Addr `yaml:"resolve" rule:"max=1000"`
+}
+
+// Destination is one HTTPS target, with all that shapes requests to it.
+type Destination struct {
+	// Where to: an https URL without user info and without a port other than 443.
+	URL string `yaml:"url"`
+	// Whether messages are taken for it; false leaves what is pending where it is.
+	Enabled bool `yaml:"enabled" rule:"default=true"`
+	// Method of the request.
+	Method string `yaml:"method" rule:"enum=POST|PUT|PATCH|DELETE|GET;default=POST"`
+	// Patterns of the events that go here from POST /events/{type}: in alert.* the star is one segment, in alert.** it is the rest.
+	Events []string `yaml:"events" rule:"max=1000"`
+	// Filter on the body (JSONPath, RFC 9535): only messages that it matches go here.
+	When string `yaml:"when" rule:"later"`
+	// Headers of the request: name and value. A value may hold ${env:…} and ${file:…}.
+	Headers map[string]Secret `yaml:"headers" rule:"max=100;empty"`
+	// Names of headers that are taken over from the app's request.
+	ForwardHeaders []string `yaml:"forward_headers" rule:"later"`
+	// Whether the path and query behind /to/{destination} are appended to the URL.
+	ForwardPath bool `yaml:"forward_path" rule:"later"`
+	// Content-Type of the request; without it that of the app's request is kept.
+	ContentType string `yaml:"content_type"`
+	// Template of the request's body (Go text/template); without it the app's bytes are sent as they are.
+	Body string `yaml:"body" rule:"later"`
+	// How requests authorize themselves; at most one kind.
+	Auth *Auth `yaml:"auth" rule:"whole"`
+	// TLS towards the receiver. Certificates are always verified.
+	TLS TLS `yaml:"tls"`
+	// Signatures, any number side by side.
+	Sign []Sign `yaml:"sign" rule:"max=16"`
+	// Time for one attempt, from the connection to the last byte of the answer: 1s to 10m.
+	Timeout Duration `yaml:"timeout" rule:"min=1s;max=10m;default=30s"`
+	// Statuses that mean success: one (204), a hundred (2xx) or a range (200-204).
+	Success []string `yaml:"success" rule:"int;min=1;max=100;default=2xx"`
+	// Checks of the response; all must hold.
+	Expect []Expect `yaml:"expect" rule:"later"`
+	// When a failed attempt is made again: a mapping, or none for one attempt only.
+	Retry Retry `yaml:"retry" rule:"whole"`
+	// When an outage of the receiver holds its deliveries.
+	Breaker *Breaker `yaml:"breaker" rule:"later"`
+	// Most attempts in flight at a time: 1 to 1024.
+	Concurrency int `yaml:"concurrency" rule:"min=1;max=1024;default=16"`
+	// Most attempts per time, such as 50/s.
+	Rate *Rate `yaml:"rate" rule:"later"`
+	// Which deliveries wait for one another: none, those with the same Postern-Key, or all.
+	Order string `yaml:"order" rule:"later;enum=none|key|all;default=none"`
+	// Release due deliveries together every few seconds, one request each.
+	Batch *Batch `yaml:"batch" rule:"later"`
+	// Private networks that the receiver may be in, such as 10.20.0.0/16. Link-local and metadata addresses are never allowed.
+	AllowNetworks []netip.Prefix `yaml:"allow_networks" rule:"max=1000"`
+	// What the history keeps.
+	Keep Keep `yaml:"keep"`
+}
+
+// Auth says how requests authorize themselves. Exactly one field is set.
+type Auth struct {
+	// Authorization: Bearer with a fixed token.
+	Bearer *Bearer `yaml:"bearer"`
+	// Authorization: Basic (RFC 7617).
+	Basic *Basic `yaml:"basic"`
+	// A key in a header of its own.
+	APIKey *APIKey `yaml:"api_key"`
+	// Tokens from an OAuth 2.0 server by client credentials (RFC 6749, section 4.4).
+	OAuth2 *OAuth2 `yaml:"oauth2" rule:"later"`
+}
+
+func (Auth) oneOf() string { return "a kind of authorization" }
+
+// Bearer is a fixed bearer token.
+type Bearer struct {
+	// The token, without the word Bearer.
+	Token Secret `yaml:"token" rule:"required"`
+}
+
+// Basic is a user name with a password.
+type Basic struct {
+	// User name, without a colon.
+	Username string `yaml:"username" rule:"required"`
+	// Password.
+	Password Secret `yaml:"password" rule:"required"`
+}
+
+// APIKey is a key in a header of its own.
+type APIKey struct {
+	// Name of the header.
+	Header string `yaml:"header" rule:"required"`
+	// Value of the header.
+	Value Secret `yaml:"value" rule:"required"`
+}
+
+// OAuth2 obtains tokens by client credentials.
+type OAuth2 struct {
+	// Id of the client.
+	ClientID string `yaml:"client_id"`
+	// Secret of the client.
+	ClientSecret Secret `yaml:"client_secret"`
+	// URL of the token endpoint: https, port 443.
+	TokenURL string `yaml:"token_url"`
+	// Scopes to ask for.
+	Scopes []string `yaml:"scopes"`
+	// Audience to ask for.
+	Audience string `yaml:"audience"`
+}
+
+// TLS says whom to trust and how to show who we are.
+type TLS struct {
+	// PEM file with the roots that the receiver's certificate is checked against, instead of the system's. A relative path counts from the folder of the config file.
+	CAFile string `yaml:"ca_file" rule:"path;clear"`
+	// PEM file with the client certificate.
+	CertFile string `yaml:"cert_file" rule:"later;path"`
+	// PEM file with the key of the client certificate.
+	KeyFile string `yaml:"key_file" rule:"later;path"`
+	// Least version of TLS.
+	MinVersion string `yaml:"min_version" rule:"enum=1.2|1.3;default=1.2"`
+}
+
+// Sign is one signature. Exactly one field is set.
+type Sign struct {
+	// Standard Webhooks: webhook-signature with v1.
+	Standard *Standard `yaml:"standard"`
+	// HMAC of the body in a header.
+	HMAC *HMAC `yaml:"hmac"`
+	// HMAC of time and body in a header: t=…,v1=….
+	Timestamped *Timestamped `yaml:"timestamped" rule:"later"`
+	// HTTP Message Signatures (RFC 9421) with Content-Digest (RFC 9530).
+	RFC9421 *RFC9421 `yaml:"rfc9421" rule:"later"`
+	// The signature that the verifiers of a known product expect.
+	Profile *Profile `yaml:"profile" rule:"later"`
+}
+
+func (Sign) oneOf() string { return "a kind of signature" }
+
+// Standard signs as Standard Webhooks says.
+type Standard struct {
+	// Secrets of the form whsec_…; each one makes a signature, so that receivers can change from one to the next.
+	Secrets []Secret `yaml:"secrets" rule:"required;min=1;max=16"`
+}
+
+// HMAC signs the body.
+type HMAC struct {
+	// Name of the header that carries the signature.
+	Header string `yaml:"header" rule:"required"`
+	// The key.
+	Secret Secret `yaml:"secret" rule:"required"`
+	// Hash function.
+	Algorithm string `yaml:"algorithm" rule:"enum=sha1|sha256|sha512;default=sha256"`
+	// How the signature is written.
+	Encoding string `yaml:"encoding" rule:"enum=hex|base64;default=hex"`
+	// Text in front of the signature, such as sha256=.
+	Prefix string `yaml:"prefix" rule:"empty"`
+}
+
+// Timestamped signs time and body.
+type Timestamped struct {
+	// Name of the header that carries time and signature.
+	Header string `yaml:"header"`
+	// The key.
+	Secret Secret `yaml:"secret"`
+}
+
+// RFC9421 signs by HTTP Message Signatures.
+type RFC9421 struct {
+	// Id of the key, for the receiver.
+	KeyID string `yaml:"key_id"`
+	// Algorithm, such as hmac-sha256.
+	Algorithm string `yaml:"algorithm"`
+	// The key.
+	Secret Secret `yaml:"secret"`
+}
+
+// Profile signs as a known product does.
+type Profile struct {
+	// Name of the product.
+	Name string `yaml:"name"`
+	// The key.
+	Secret Secret `yaml:"secret"`
+}
+
+// Expect is a check of the response.
+type Expect struct {
+	// Where to look in the body (JSONPath, RFC 9535).
+	Path string `yaml:"path"`
+	// What may stand there.
+	Values []string `yaml:"values"`
+}
+
+// Retry says when attempts are made. Either None is set, or Schedule has entries, or Attempts is at least 1.
+type Retry struct {
+	// None means one attempt and no more. In the file it is the word none in place of the mapping.
+	None bool `yaml:"-"`
+	// Delay before each attempt, the first included: five entries are five attempts. Not together with attempts, first, max and factor. Without either it is the schedule of Standard Webhooks, ten attempts in three days.
+	Schedule []Duration `yaml:"schedule" rule:"min=1;max=100;each=720h;default=0s,5s,5m,30m,2h,5h,10h,14h,20h,24h"`
+	// Number of attempts, the first included: 1 to 100.
+	Attempts int `yaml:"attempts" rule:"min=1;max=100"`
+	// Delay before the second attempt; 5s without it. The first attempt is made at once.
+	First Duration `yaml:"first" rule:"min=1ms;max=720h"`
+	// Longest delay between two attempts; 1h without it.
+	Max Duration `yaml:"max" rule:"min=1ms;max=720h"`
+	// By what each delay is longer than the one before: 1 to 100; 2 without it.
+	Factor float64 `yaml:"factor" rule:"min=1;max=100"`
+	// By what fraction of itself a delay may be longer, at random: 0 to 1. It is never shorter.
+	Jitter float64 `yaml:"jitter" rule:"min=0;max=1;default=0.2"`
+	// How long after acceptance, or after a replay, an attempt may still be begun.
+	MaxAge Duration `yaml:"max_age" rule:"min=1s;max=8760h;default=96h"`
+}
+
+// Breaker holds deliveries during an outage.
+type Breaker struct {
+	// Failures in a row that open it.
+	Failures int `yaml:"failures"`
+	// Time between two attempts that test whether the receiver is back.
+	ProbeEvery Duration `yaml:"probe_every"`
+}
+
+// Batch releases due deliveries together.
+type Batch struct {
+	// Time between two releases.
+	Every Duration `yaml:"every"`
+	// Most deliveries of one release.
+	Max int `yaml:"max"`
+}
+
+// Keep says what the history keeps.
+type Keep struct {
+	// Whether the body of a message is kept after its last delivery.
+	Body bool `yaml:"body" rule:"later;default=true"`
+	// Bytes kept of each response's body, at most 64KiB.
+	Response Size `yaml:"response" rule:"min=0B;max=64KiB;default=16KiB"`
+	// JSONPaths of values that are masked in the history.
+	Redact []string `yaml:"redact" rule:"later"`
+}
