@@ -1,0 +1,260 @@
+// Package egress makes one attempt: it loads the message, renders the request, signs exactly the bytes it will
+// send, adds authorization, sends, and judges what came back.
+//
+// Its main type is [Sender], one for each destination. Send returns a store.Attempt and never an error, because
+// whatever can happen to a request is an outcome. It promises that an attempt is one request on the wire, that
+// nothing is followed or sent again in silence, that bytes and time are bounded by the destination's options
+// whatever the receiver does, and that no secret of the request comes back in the record of its attempt.
+package egress
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-relay/postern/relay/sign"
+	"github.com/postern-relay/postern/store"
+)
+
+// Bounds of the options, and what their zero values mean.
+const (
+	DefaultTimeout      = 30 * time.Second
+	MaxTimeout          = 10 * time.Minute
+	DefaultKeepResponse = 16 << 10
+	MaxKeepResponse     = 64 << 10
+	DefaultUserAgent    = "Postern/1"
+)
+
+// Options shape every request to one destination. A Sender keeps them, so they must not change after New.
+type Options struct {
+	URL         *url.URL          // required; as guard.ParseURL returned it
+	Transport   http.RoundTripper // made by guard.NewTransport; may be nil only in a Sender that never sends
+	Method      string            // POST, PUT, PATCH, DELETE or GET; empty means POST. GET carries no body, and signs none
+	ContentType string            // empty means as the app posted it, or application/octet-stream if it named none
+	UserAgent   string            // empty means DefaultUserAgent; a User-Agent in Header goes before it
+	Header      []Header          // added to each request, in addition to what egress sets itself
+	Auth        Auth              // at most one kind
+	Signers     []sign.Signer     // each adds its headers
+	Success     Success           // the statuses that mean delivered; the zero value is 2xx
+	Timeout     time.Duration     // of the whole attempt, the answer's body included; 0 means DefaultTimeout
+
+	// KeepResponse is how many bytes of an answer's body are kept, at most MaxKeepResponse; 0 means
+	// DefaultKeepResponse and a negative number keeps none.
+	KeepResponse int
+
+	Messages store.Loader     // may be nil until Bind
+	Now      func() time.Time // wall clock; nil means time.Now
+	Log      *zap.Logger      // nil logs nothing
+}
+
+// Header is one header field of a request. Its value may be a secret: it is never logged or recorded.
+type Header struct {
+	Name, Value string
+}
+
+// Sender makes the attempts of one destination. Use New. Its methods may be called from many goroutines at once.
+type Sender struct {
+	opt      Options
+	request  *http.Request       // what all requests have in common; only ever copied
+	header   map[string][]string // the same for their headers; its slices are shared and never written to
+	kept     int                 // bytes of an answer's body that are kept
+	secrets  []string            // what must not come back in the record of an attempt, longest first
+	overread int                 // length of the longest secret
+	buffers  *sync.Pool          // of *[]byte, for answers
+}
+
+// minRead is how much of an answer is read even if less is kept: a body that is read to its end leaves the
+// connection usable for the next attempt.
+const minRead = 4 << 10
+
+// New checks the options and returns a Sender for them. It starts nothing and reaches nothing, so it serves to
+// validate options as well. What it returns joins an *OptionError for each fault.
+func New(o Options) (*Sender, error) {
+	var errs []error
+	fault := func(option string, err error) {
+		if err != nil {
+			errs = append(errs, &OptionError{option, err})
+		}
+	}
+	fault("url", checkURL(o.URL))
+	if o.Method == "" {
+		o.Method = http.MethodPost
+	}
+	fault("method", CheckMethod(o.Method))
+	if o.UserAgent == "" {
+		o.UserAgent = DefaultUserAgent
+	}
+	fault("user_agent", checkValue(o.UserAgent))
+	fault("content_type", CheckContentType(o.ContentType))
+	switch {
+	case o.Timeout == 0:
+		o.Timeout = DefaultTimeout
+	case o.Timeout < 0 || o.Timeout > MaxTimeout:
+		fault("timeout", fmt.Errorf("%v is out of range; write a duration up to %v", o.Timeout, MaxTimeout))
+	}
+	if o.KeepResponse > MaxKeepResponse {
+		fault("keep.response", fmt.Errorf("%d bytes are too many; write at most %d", o.KeepResponse, MaxKeepResponse))
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	s := &Sender{opt: o, kept: o.KeepResponse}
+	if s.kept == 0 {
+		s.kept = DefaultKeepResponse
+	}
+	s.kept = max(s.kept, 0)
+
+	header, faults := o.requestHeader()
+	errs = append(errs, faults...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	s.header = header
+	s.request = &http.Request{
+		Method: o.Method, URL: o.URL, Host: o.URL.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	s.secrets = o.secrets()
+	if len(s.secrets) > 0 {
+		s.overread = len(s.secrets[0])
+	}
+	size := max(s.kept+1+s.overread, minRead)
+	s.buffers = &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
+	return s, nil
+}
+
+// OptionError says which option is wrong. It holds no secret.
+type OptionError struct {
+	Option string // its key in the config of a destination, such as timeout or headers.X-Team
+	Err    error  // what is wrong, and what to write instead
+}
+
+func (e *OptionError) Error() string { return e.Option + ": " + e.Err.Error() }
+
+func (e *OptionError) Unwrap() error { return e.Err }
+
+func optionError(option, format string, args ...any) *OptionError {
+	return &OptionError{option, fmt.Errorf(format, args...)}
+}
+
+// Bind returns a Sender with the same options that reads messages from messages, takes the time from now and logs
+// to log; a nil one of them stays as it was.
+func (s *Sender) Bind(messages store.Loader, now func() time.Time, log *zap.Logger) *Sender {
+	bound := *s
+	if messages != nil {
+		bound.opt.Messages = messages
+	}
+	if now != nil {
+		bound.opt.Now = now
+	}
+	if log != nil {
+		bound.opt.Log = log
+	}
+	return &bound
+}
+
+// CheckMethod reports whether a destination may use the method.
+func CheckMethod(method string) error {
+	switch method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodGet:
+		return nil
+	}
+	return fmt.Errorf("%q is not supported; write POST, PUT, PATCH, DELETE or GET", method)
+}
+
+// checkURL is no second URL rule: it holds for whatever guard.ParseURL returns.
+func checkURL(u *url.URL) error {
+	switch {
+	case u == nil:
+		return errors.New("missing")
+	case u.Scheme != "https" || u.Host == "" || u.Port() != "" || u.User != nil || u.Opaque != "":
+		return errors.New("not judged by the guard")
+	}
+	return nil
+}
+
+// requestHeader returns the headers that are the same in all requests, and refuses names that are set twice: what
+// would win is not for a reader of the config to guess. Each of faults is an *OptionError.
+func (o Options) requestHeader() (header map[string][]string, faults []error) {
+	owner := make(map[string]string)
+	claim := func(name, by string) bool {
+		name = http.CanonicalHeaderKey(name)
+		if earlier, taken := owner[name]; taken {
+			faults = append(faults, optionError(by, "%s is set by %s already; remove one of them", name, earlier))
+			return false
+		}
+		owner[name] = by
+		return true
+	}
+	header = map[string][]string{"User-Agent": {o.UserAgent}}
+	name, value, err := o.Auth.header()
+	switch {
+	case err != nil:
+		faults = append(faults, err)
+	case name != "" && claim(name, "auth"):
+		header[headerKey(name)] = []string{value}
+	}
+	for i, signer := range o.Signers {
+		by := fmt.Sprintf("sign[%d]", i)
+		// The names are what a signature of nothing has: signers set the same headers whatever they sign.
+		signature, err := signer.Sign(sign.Input{ID: store.MessageID{}.String(), Time: time.Unix(0, 0)})
+		if err != nil {
+			faults = append(faults, &OptionError{by, err})
+		}
+		for _, h := range signature {
+			claim(h.Name, by)
+		}
+	}
+	for _, h := range o.Header {
+		by := "headers." + h.Name
+		if err := CheckHeader(h.Name, h.Value); err != nil {
+			faults = append(faults, &OptionError{by, err})
+			continue
+		}
+		if http.CanonicalHeaderKey(h.Name) == "Authorization" && o.Auth.set() {
+			faults = append(faults, optionError(by, "auth makes the authorization of this destination; remove one of them"))
+			continue
+		}
+		if claim(h.Name, by) {
+			header[headerKey(h.Name)] = []string{h.Value}
+		}
+	}
+	return header, faults
+}
+
+// secrets returns what must not come back in the record of an attempt, should a receiver repeat its request: the
+// credentials, and the header values and query values that are long enough to be one. Longest first.
+func (o Options) secrets() []string {
+	all := o.Auth.secrets()
+	for _, h := range o.Header {
+		if len(h.Value) >= minSecret && http.CanonicalHeaderKey(h.Name) != "User-Agent" {
+			all = append(all, h.Value)
+		}
+	}
+	for _, values := range o.URL.Query() {
+		for _, v := range values {
+			if len(v) >= minSecret {
+				all = append(all, v, url.QueryEscape(v), url.PathEscape(v))
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b string) int {
+		if len(a) != len(b) {
+			return len(b) - len(a)
+		}
+		return strings.Compare(a, b)
+	})
+	return slices.Compact(all)
+}
+
+// minSecret is the length from which a header or query value is taken for a secret.
+const minSecret = 8

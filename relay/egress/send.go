@@ -1,0 +1,239 @@
+package egress
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/postern-relay/postern/relay/sign"
+	"github.com/postern-relay/postern/store"
+)
+
+// The headers that every request carries beside those of the config (Standard Webhooks, "Webhook headers").
+const (
+	idHeader        = "Webhook-Id"
+	timestampHeader = "Webhook-Timestamp"
+)
+
+const defaultContentType = "application/octet-stream"
+
+// errDeadline is the cause of the end of an attempt whose time is over, and so what tells it from our own stop.
+var errDeadline = errors.New("the attempt's time is over")
+
+// Send makes one attempt for d and returns when it is over, or soon after ctx has ended: then the attempt is
+// ClassInterrupted, unless the receiver had answered already. It needs Messages and Transport.
+func (s *Sender) Send(ctx context.Context, d store.Delivery) store.Attempt {
+	if s.opt.Messages == nil || s.opt.Transport == nil {
+		panic("egress: Send needs Messages and Transport")
+	}
+	a := store.Attempt{Delivery: d.ID, Round: d.Round, Number: d.Made + 1, StartedAt: s.opt.Now()}
+	// Durations are taken from the monotonic clock, whatever Now is: a wall clock that is set must not show.
+	begin := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, s.opt.Timeout, errDeadline)
+	defer cancel()
+	s.attempt(ctx, begin, d, &a)
+	a.Took = time.Since(begin)
+	return a
+}
+
+func (s *Sender) attempt(ctx context.Context, begin time.Time, d store.Delivery, a *store.Attempt) {
+	if ctx.Err() != nil {
+		a.Class, a.Error = ended(ctx, phaseLoad, s.opt.Timeout)
+		return
+	}
+	m, body, err := s.opt.Messages.Load(ctx, d.ID.Message())
+	if err != nil {
+		s.loadFailed(ctx, d, a, err)
+		return
+	}
+	req, err := s.render(m, body, a.StartedAt)
+	if err != nil {
+		a.Class, a.Error = store.ClassRender, clean(maskSecrets(err.Error(), s.secrets))
+		return
+	}
+	t := &trace{begin: begin}
+	resp, err := s.opt.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, t.hooks())))
+	seen := t.end()
+	a.Timing, a.Peer, a.Reused = seen.timing, seen.peer, seen.reused
+	if err != nil {
+		if class, text, is := blocked(err); is {
+			a.Class, a.Error = class, text
+		} else if ctx.Err() != nil {
+			a.Class, a.Error = ended(ctx, seen.phase, s.opt.Timeout)
+		} else {
+			a.Class, a.Error = classify(err, seen.phase)
+		}
+		a.Error = maskSecrets(a.Error, s.secrets)
+		return
+	}
+	s.judge(ctx, resp, a)
+}
+
+// loadFailed records why the message could not be read. What the store says goes to the log only: the record of an
+// attempt is read by people who have no use for the inside of an engine.
+func (s *Sender) loadFailed(ctx context.Context, d store.Delivery, a *store.Attempt, err error) {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		a.Class, a.Error = store.ClassRender, "the message is no longer in the store"
+	case ctx.Err() != nil:
+		a.Class, a.Error = ended(ctx, phaseLoad, s.opt.Timeout)
+	case errors.Is(err, store.ErrClosed) || errors.Is(err, store.ErrBroken):
+		a.Class, a.Error = store.ClassInterrupted, "the store was closed before the request was sent"
+	default:
+		a.Class, a.Error = store.ClassRender, "the message could not be read from the store; its record may be damaged"
+		s.opt.Log.Error("message not loaded", zap.Stringer("message_id", d.ID.Message()),
+			zap.Stringer("delivery_id", d.ID), zap.String("destination", d.Destination), zap.Error(err))
+	}
+}
+
+// render builds the request for m: exactly the bytes that are signed are its body.
+func (s *Sender) render(m store.Message, body []byte, now time.Time) (*http.Request, error) {
+	if s.opt.Method == http.MethodGet {
+		body = nil // RFC 9110, section 9.3.1: content of a GET has no meaning, and common servers refuse it
+	}
+	req := *s.request
+	req.Header = make(http.Header, len(s.header)+4+len(s.opt.Signers))
+	// One slice holds the values of all headers that vary, instead of one for each.
+	values := make([]string, 0, 4+2*len(s.opt.Signers))
+	set := func(name, value string) {
+		values = append(values, value)
+		n := len(values)
+		req.Header[name] = values[n-1 : n : n]
+	}
+	for name, v := range s.header {
+		req.Header[name] = v
+	}
+	id := m.ID.String()
+	set(idHeader, id)
+	set(timestampHeader, strconv.FormatInt(now.Unix(), 10))
+	if s.opt.Method != http.MethodGet {
+		contentType, err := s.contentType(m)
+		if err != nil {
+			return nil, err
+		}
+		set("Content-Type", contentType)
+	}
+	for _, signer := range s.opt.Signers {
+		signature, err := signer.Sign(sign.Input{ID: id, Time: now, Body: body})
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range signature {
+			set(http.CanonicalHeaderKey(h.Name), h.Value)
+		}
+	}
+	switch {
+	case len(body) > 0:
+		req.Body, req.ContentLength = &payload{Reader: *bytes.NewReader(body)}, int64(len(body))
+	case s.opt.Method == http.MethodGet:
+		// A GET without any Body is what net/http would send again by itself when a pooled connection turns
+		// out to be dead. It looks into this one, finds it empty, and sends none.
+		req.Body, req.ContentLength = &payload{}, -1
+	default:
+		req.Body = http.NoBody
+	}
+	return &req, nil
+}
+
+// payload is the body of a request. There is deliberately no GetBody to go with it: with one, net/http may send
+// a request again by itself, and an attempt would be more than one request.
+type payload struct {
+	bytes.Reader
+}
+
+func (*payload) Close() error { return nil }
+
+func (s *Sender) contentType(m store.Message) (string, error) {
+	if s.opt.ContentType != "" {
+		return s.opt.ContentType, nil
+	}
+	if m.ContentType == "" {
+		return defaultContentType, nil
+	}
+	if checkValue(m.ContentType) != nil {
+		return "", errors.New("the content type of the message cannot be sent; set content_type for the destination")
+	}
+	return m.ContentType, nil
+}
+
+// judge reads the answer within its bounds and decides what it means. A success whose body breaks off or lasts
+// longer than the attempt may stays a success: the receiver has said that it has the message.
+func (s *Sender) judge(ctx context.Context, resp *http.Response, a *store.Attempt) {
+	defer resp.Body.Close() // what was not read is not drained: it may have no end
+	a.Status = resp.StatusCode
+	a.Header = keepHeader(resp.Header, s.secrets)
+	if resp.TLS != nil && len(resp.TLS.PeerCertificates) > 0 {
+		a.CertExpires = resp.TLS.PeerCertificates[0].NotAfter
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols { // after which it is no body, but the open connection
+		a.Body, a.Truncated = s.readBody(resp.Body)
+		// A receiver that sees us leave at the deadline may still end its body in good order.
+		a.Truncated = a.Truncated || ctx.Err() != nil
+	}
+	if s.opt.Success.Has(resp.StatusCode) {
+		a.Class = store.ClassOK
+		return
+	}
+	a.Class, a.Error = store.ClassStatus, statusText(resp.StatusCode)
+	if hint, ok := retryAfter(resp.Header.Get("Retry-After"), s.opt.Now()); ok {
+		a.RetryHint = hint
+	}
+}
+
+// readBody returns at most s.kept bytes with secrets masked, and whether the body had more or broke off.
+func (s *Sender) readBody(r io.Reader) (body []byte, truncated bool) {
+	buffer := s.buffers.Get().(*[]byte)
+	defer s.buffers.Put(buffer)
+	// Reading past what is kept by the length of a secret shows one that the end of the record would cut in two.
+	n, whole := readUpTo(r, *buffer)
+	read := (*buffer)[:n]
+	maskBytes(read, s.secrets)
+	kept := min(n, s.kept)
+	if kept > 0 {
+		body = bytes.Clone(read[:kept])
+	}
+	return body, kept < n || !whole
+}
+
+// readUpTo fills b from r. It returns how much it read, and whether that was all of r; io.ReadFull would not tell
+// the end of a body from one that broke off.
+func readUpTo(r io.Reader, b []byte) (n int, whole bool) {
+	const maxIdle = 100 // reads in a row that bring nothing, as in bufio
+	for idle := 0; n < len(b) && idle < maxIdle; {
+		m, err := r.Read(b[n:])
+		n += m
+		if err != nil {
+			return n, err == io.EOF
+		}
+		if m > 0 {
+			idle = 0
+		} else {
+			idle++
+		}
+	}
+	return n, false
+}
+
+// maskBytes overwrites each secret in b with asterisks.
+func maskBytes(b []byte, secrets []string) {
+	for _, secret := range secrets {
+		for from := 0; ; {
+			i := bytes.Index(b[from:], []byte(secret))
+			if i < 0 {
+				break
+			}
+			from += i
+			for j := range len(secret) {
+				b[from+j] = '*'
+			}
+			from += len(secret)
+		}
+	}
+}
