@@ -1,0 +1,204 @@
+// Package listen is the sockets of Postern: it accepts connections on TCP or a Unix socket, within limits, and lets
+// in the requests that may come in. What a request means is the business of its Handler.
+//
+// Each request passes these doors in this order, and the first one closed answers (threats T19 to T27):
+//
+//	framing   what a proxy in between could read otherwise than we do: absolute targets, HTTP/1.0 without a
+//	          length, CONNECT, TRACE and other methods that mean a proxy; a connection ends after such a request
+//	size      414 and 431; the size of the body is for the Handler, which knows what it is for
+//	host      on a loopback address only loopback names, so that a page on the web cannot rebind its name to us
+//	origin    nothing that a browser sends on behalf of another site; no CORS header is ever answered
+//	token     on any path but /livez and /readyz, if there are tokens
+//
+// Its main type is [Server].
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// headerSlop is what net/http allows beyond Server.MaxHeaderBytes (its initialReadLimitSize).
+const headerSlop = 4096
+
+const (
+	spareFiles   = 256  // descriptors that stay for the store and its files
+	mostConns    = 4096 // default cap, whatever the limit on descriptors: each connection costs some 20 KiB
+	fewestConns  = 16
+	minHeaderMax = 2 * headerSlop
+)
+
+// Options says how a Server listens. Times that are 0 mean their default; there is no value for "never".
+type Options struct {
+	Address string           // host:port, or unix:///path/of/socket; required. Port 0 picks a free one
+	Handler http.Handler     // required; gets the requests that were let in
+	Log     *zap.Logger      // nil logs nothing
+	Now     func() time.Time // wall clock; nil means time.Now
+
+	// Tokens are the bearer tokens (RFC 6750, section 2.1), any of which lets a request in. Without any, requests
+	// need none: Open refuses that on an address that is neither loopback nor a Unix socket. They are kept as
+	// SHA-256 digests only.
+	Tokens []string
+
+	// MaxConns is the largest number of connections at a time; further ones wait in the kernel's queue. 0 means half
+	// of the process's limit on descriptors less 256 (the other half is for requests to the outside), from 16 to 4096.
+	MaxConns int
+
+	ReadHeaderTimeout time.Duration // until the headers are there; 0 means 5 s
+	ReadTimeout       time.Duration // until the body is there, headers included; 0 means 30 s
+	WriteTimeout      time.Duration // from the headers to the end of the answer; 0 means ReadTimeout and 30 s more
+	IdleTimeout       time.Duration // until the next request of a connection; 0 means 60 s
+	MaxHeaderBytes    int           // request line and headers; 0 means 16 KiB, less than 8 KiB means 8 KiB
+	Drain             time.Duration // how long Run lets requests finish after a stop; 0 means 10 s
+}
+
+// Server is one listener. Open makes it; Run serves until its context ends. Its methods may be called from several
+// goroutines.
+type Server struct {
+	listener net.Listener
+	http     *http.Server
+	log      *zap.Logger
+	drain    time.Duration
+}
+
+// Open binds the address and serves nothing yet: the kernel keeps connections waiting until Run. The caller ends it
+// by Run or by Close. A socket file that nobody serves any more is replaced; a new one has the mode 0600.
+func Open(o Options) (*Server, error) {
+	if o.Handler == nil {
+		return nil, errors.New("listen: Handler is required")
+	}
+	o.setDefaults()
+	door, err := newDoor(o)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := bind(o.Address)
+	if err != nil {
+		return nil, err
+	}
+	if err := door.bound(listener.Addr()); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	s := &Server{
+		listener: limit(listener, o.MaxConns),
+		log:      o.Log,
+		drain:    o.Drain,
+	}
+	s.http = &http.Server{
+		Handler:                      door,
+		ReadHeaderTimeout:            o.ReadHeaderTimeout,
+		ReadTimeout:                  o.ReadTimeout,
+		WriteTimeout:                 o.WriteTimeout,
+		IdleTimeout:                  o.IdleTimeout,
+		MaxHeaderBytes:               o.MaxHeaderBytes - headerSlop,
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" meets the doors too
+		ErrorLog:                     log.New(lineLog{o.Log}, "", 0),
+	}
+	return s, nil
+}
+
+func (o *Options) setDefaults() {
+	orDefault := func(d *time.Duration, value time.Duration) {
+		if *d <= 0 {
+			*d = value
+		}
+	}
+	orDefault(&o.ReadHeaderTimeout, 5*time.Second)
+	orDefault(&o.ReadTimeout, 30*time.Second)
+	orDefault(&o.WriteTimeout, o.ReadTimeout+30*time.Second)
+	orDefault(&o.IdleTimeout, 60*time.Second)
+	orDefault(&o.Drain, 10*time.Second)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.MaxHeaderBytes <= 0 {
+		o.MaxHeaderBytes = 16 << 10
+	}
+	o.MaxHeaderBytes = max(o.MaxHeaderBytes, minHeaderMax)
+	if o.MaxConns <= 0 {
+		o.MaxConns = defaultMaxConns()
+	}
+}
+
+// defaultMaxConns leaves descriptors to the store and to the requests that we make (threat T45).
+func defaultMaxConns() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fewestConns
+	}
+	return connsFor(uint64(limit.Cur))
+}
+
+// connsFor returns the default cap on connections for a limit on descriptors.
+func connsFor(files uint64) int {
+	if files <= spareFiles {
+		return fewestConns
+	}
+	return int(min(max((files-spareFiles)/2, fewestConns), mostConns))
+}
+
+// Addr returns the address that is bound, with the port that was picked for port 0. The path of a Unix socket comes
+// without the scheme.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Run serves until ctx ends, then lets requests in progress finish within Drain, cuts off the rest, and returns nil.
+// An error means that the listener failed. When Run has returned, all connections are closed and a Unix socket's file
+// is gone; the handler of a request that was cut off may take a moment longer to notice. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	base := context.WithoutCancel(ctx)
+	s.http.BaseContext = func(net.Listener) context.Context { return base }
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(s.listener) }()
+
+	var failure error
+	select {
+	case failure = <-served:
+		served <- nil
+	case <-ctx.Done():
+	}
+	drain, cancel := context.WithTimeoutCause(base, s.drain, errors.New("time to drain is over"))
+	defer cancel()
+	err := s.http.Shutdown(drain)
+	if err != nil && drain.Err() != nil {
+		s.log.Warn("requests cut off", zap.Duration("drain_seconds", s.drain))
+		err = s.http.Close()
+	}
+	<-served
+	if failure != nil && !errors.Is(failure, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.Addr(), failure)
+	}
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close %s: %w", s.Addr(), err)
+	}
+	return nil
+}
+
+// Close ends a Server at once, whether it runs or not. Further calls return nil.
+func (s *Server) Close() error {
+	err := errors.Join(s.http.Close(), s.listener.Close()) // the first knows the listener only while it serves
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close %s: %w", s.Addr(), err)
+	}
+	return nil
+}
+
+// lineLog passes what net/http has to say, about broken handshakes and the like, on to the log. Outsiders can cause
+// any number of these lines, so they are for debugging only.
+type lineLog struct{ log *zap.Logger }
+
+func (l lineLog) Write(b []byte) (int, error) {
+	l.log.Debug("http server", zap.String("reason", strings.TrimSpace(string(b))))
+	return len(b), nil
+}
