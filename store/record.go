@@ -14,19 +14,26 @@ type Message struct {
 	AcceptedAt  time.Time // when ingest took it
 	Size        int       // bytes of the body
 
-	// Destinations names the receivers; the n-th is that of delivery ID.Delivery(n). It may be empty, and holds
-	// at most MaxDeliveries names, each of 1 to 100 bytes without a zero byte.
-	Destinations []string
+	// Recipients says where it goes; the n-th is that of delivery ID.Delivery(n). It may be empty, and holds at
+	// most MaxDeliveries.
+	Recipients []Recipient
 
 	// Idempotency is the digest pair of a post with an Idempotency-Key, and nil for one without.
 	Idempotency *Idempotency
 }
 
-// Delivery returns the n-th delivery of the message as it is before its first attempt, due at once.
+// Recipient is one destination of a message.
+type Recipient struct {
+	Destination string        // its name: 1 to 100 bytes without a zero byte
+	Delay       time.Duration // from acceptance to the first attempt, to the millisecond; 0 means at once
+}
+
+// Delivery returns the n-th delivery of the message as it is before its first attempt.
 func (m Message) Delivery(n int) Delivery {
+	to := m.Recipients[n]
 	return Delivery{
-		ID: m.ID.Delivery(n), Destination: m.Destinations[n], Event: m.Event,
-		State: Pending, Round: 1, AcceptedAt: m.AcceptedAt, DueAt: m.AcceptedAt,
+		ID: m.ID.Delivery(n), Destination: to.Destination, Event: m.Event,
+		State: Pending, Round: 1, AcceptedAt: m.AcceptedAt, DueAt: m.AcceptedAt.Add(to.Delay),
 	}
 }
 

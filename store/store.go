@@ -26,9 +26,10 @@ var (
 
 // Acceptor takes messages.
 type Acceptor interface {
-	// Accept writes m, its body and one pending delivery for each destination, all or nothing, and returns when
+	// Accept writes m, its body and one pending delivery for each recipient, all or nothing, and returns when
 	// they are on disk. It returns m, or the earlier message if m.Idempotency is known with the same content;
-	// existing is true then, and nothing is written. The engine does not keep body.
+	// existing is true then, and nothing is written. m.ID is new, from NewMessageID. The engine sets Size, sets
+	// AcceptedAt to now if it is zero, and does not keep body.
 	//
 	// Errors: ErrKeyConflict (the key is known with other content), ErrBacklog, ErrNoSpace, ErrTooLarge, ErrClosed,
 	// ErrBroken. After an end of ctx the message may or may not have been stored.
@@ -60,8 +61,9 @@ type Queue interface {
 	Due(ctx context.Context, destination string, after Cursor, limit int) ([]Delivery, error)
 
 	// Record writes a and the state of its delivery after it, in one transaction, and returns when it is on disk.
-	// before is the delivery as Due returned it. ErrStale: the stored delivery is no longer that one, and nothing
-	// was written. Record works below the disk reserve.
+	// before is the delivery as Due returned it. An a with Number 0 is no attempt: only the state is written, as when
+	// a delivery outlives its max_age. ErrStale: the stored delivery is no longer that one, and nothing was written.
+	// Record works below the disk reserve and with a full backlog.
 	Record(ctx context.Context, before, after Delivery, a Attempt) error
 }
 

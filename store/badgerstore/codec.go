@@ -1,0 +1,254 @@
+package badgerstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"net/http"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/postern-relay/postern/store"
+)
+
+// Every value is
+//
+//	<format 1> <content> <CRC32C of key and all before, 4>
+//
+// The checksum is checked on each read: Badger does not notice every kind of damage in its tables by itself
+// (it may return a changed value), and a record that is not what was written is never handed out.
+const (
+	valueFormat   = 1
+	valueOverhead = 1 + crc32.Size
+)
+
+var errChecksum = errors.New("checksum does not match: the record is damaged")
+
+// The table is immutable once made, and crc32 itself makes it only once.
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+
+// seal makes a value of content, to be stored under key.
+func seal(key []byte, content ...[]byte) []byte {
+	n := valueOverhead
+	for _, part := range content {
+		n += len(part)
+	}
+	value := append(make([]byte, 0, n), valueFormat)
+	for _, part := range content {
+		value = append(value, part...)
+	}
+	sum := crc32.Update(crc32.Checksum(key, castagnoli()), castagnoli(), value)
+	return binary.BigEndian.AppendUint32(value, sum)
+}
+
+// unseal returns the content of a value that was read from key. The content is part of the value.
+func unseal(key, value []byte) ([]byte, error) {
+	if len(value) < valueOverhead {
+		return nil, errChecksum
+	}
+	body, sum := value[:len(value)-crc32.Size], binary.BigEndian.Uint32(value[len(value)-crc32.Size:])
+	if crc32.Update(crc32.Checksum(key, castagnoli()), castagnoli(), body) != sum {
+		return nil, errChecksum
+	}
+	if body[0] != valueFormat {
+		return nil, fmt.Errorf("value has format %d; this program reads %d", body[0], valueFormat)
+	}
+	return body[1:], nil
+}
+
+// decoder takes strings as they are: what a receiver puts into a header or an error need not be UTF-8, and what has
+// been written must be readable.
+var decoder = func() cbor.DecMode {
+	mode, err := cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode()
+	if err != nil {
+		panic(err)
+	}
+	return mode
+}()
+
+// stamp is a time in a record: milliseconds since the year 1, so that the zero time is the zero value.
+type stamp uint64
+
+func (s stamp) time() time.Time { return timeOf(uint64(s)) }
+
+// messageRecord is the stored form of a message. The numbers of fields are never used for another meaning.
+type messageRecord struct {
+	Event       string            `cbor:"1,keyasint,omitempty"`
+	ContentType string            `cbor:"2,keyasint,omitempty"`
+	AcceptedAt  stamp             `cbor:"3,keyasint,omitempty"`
+	Size        int               `cbor:"4,keyasint,omitempty"`
+	Recipients  []recipientRecord `cbor:"5,keyasint,omitempty"`
+	Key         []byte            `cbor:"6,keyasint,omitempty"`
+	Content     []byte            `cbor:"7,keyasint,omitempty"`
+	Chunks      int               `cbor:"8,keyasint,omitempty"` // 0: the body stands behind the record
+}
+
+type recipientRecord struct {
+	_           struct{} `cbor:",toarray"`
+	Destination string
+	Delay       int64 // milliseconds
+}
+
+// encodeMessage returns the content of an m value without the body.
+func encodeMessage(m store.Message, chunks int) ([]byte, error) {
+	r := messageRecord{
+		Event: m.Event, ContentType: m.ContentType, AcceptedAt: stamp(stampOf(m.AcceptedAt)), Size: m.Size, Chunks: chunks,
+	}
+	for _, to := range m.Recipients {
+		r.Recipients = append(r.Recipients, recipientRecord{Destination: to.Destination, Delay: to.Delay.Milliseconds()})
+	}
+	if m.Idempotency != nil {
+		r.Key, r.Content = m.Idempotency.Key[:], m.Idempotency.Content[:]
+	}
+	raw, err := cbor.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode message: %w", err)
+	}
+	return append(binary.AppendUvarint(nil, uint64(len(raw))), raw...), nil
+}
+
+// decodeMessage reads the content of an m value. It returns the number of chunks, and the body if that is 0; the body
+// is part of content.
+func decodeMessage(id store.MessageID, content []byte) (m store.Message, chunks int, body []byte, err error) {
+	size, n := binary.Uvarint(content)
+	if n <= 0 || size > uint64(len(content)-n) {
+		return store.Message{}, 0, nil, errors.New("decode message: length is out of range")
+	}
+	var r messageRecord
+	if err := decoder.Unmarshal(content[n:n+int(size)], &r); err != nil {
+		return store.Message{}, 0, nil, fmt.Errorf("decode message: %w", err)
+	}
+	body = content[n+int(size):]
+	switch {
+	case r.Size < 0 || r.Chunks < 0 || r.Chunks > maxChunks || len(r.Recipients) > store.MaxDeliveries:
+		return store.Message{}, 0, nil, errors.New("decode message: field out of range")
+	case r.Chunks == 0 && r.Size != len(body), r.Chunks > 0 && len(body) > 0:
+		return store.Message{}, 0, nil, errors.New("decode message: body has another size")
+	case len(r.Key) != len(r.Content) || len(r.Key) != 0 && len(r.Key) != 32:
+		return store.Message{}, 0, nil, errors.New("decode message: bad idempotency digests")
+	}
+	m = store.Message{
+		ID: id, Event: r.Event, ContentType: r.ContentType, AcceptedAt: r.AcceptedAt.time(), Size: r.Size,
+	}
+	for _, to := range r.Recipients {
+		m.Recipients = append(m.Recipients, store.Recipient{
+			Destination: to.Destination, Delay: time.Duration(to.Delay) * time.Millisecond,
+		})
+	}
+	if len(r.Key) == 32 {
+		m.Idempotency = &store.Idempotency{Key: [32]byte(r.Key), Content: [32]byte(r.Content)}
+	}
+	return m, r.Chunks, body, nil
+}
+
+// deliveryRecord is the stored form of a delivery, without its id. Its encoding is the same for equal deliveries.
+type deliveryRecord struct {
+	Destination string      `cbor:"1,keyasint,omitempty"`
+	Event       string      `cbor:"2,keyasint,omitempty"`
+	State       store.State `cbor:"3,keyasint,omitempty"`
+	Round       int         `cbor:"4,keyasint,omitempty"`
+	Attempts    int         `cbor:"5,keyasint,omitempty"`
+	Made        int         `cbor:"6,keyasint,omitempty"`
+	AcceptedAt  stamp       `cbor:"7,keyasint,omitempty"`
+	DueAt       stamp       `cbor:"8,keyasint,omitempty"`
+	EndedAt     stamp       `cbor:"9,keyasint,omitempty"`
+	Reason      string      `cbor:"10,keyasint,omitempty"`
+}
+
+func encodeDelivery(d store.Delivery) ([]byte, error) {
+	raw, err := cbor.Marshal(deliveryRecord{
+		Destination: d.Destination, Event: d.Event, State: d.State, Round: d.Round, Attempts: d.Attempts, Made: d.Made,
+		AcceptedAt: stamp(stampOf(d.AcceptedAt)), DueAt: stamp(stampOf(d.DueAt)), EndedAt: stamp(stampOf(d.EndedAt)),
+		Reason: d.Reason,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode delivery: %w", err)
+	}
+	return raw, nil
+}
+
+func decodeDelivery(id store.DeliveryID, content []byte) (store.Delivery, error) {
+	var r deliveryRecord
+	if err := decoder.Unmarshal(content, &r); err != nil {
+		return store.Delivery{}, fmt.Errorf("decode delivery: %w", err)
+	}
+	return store.Delivery{
+		ID: id, Destination: r.Destination, Event: r.Event, State: r.State, Round: r.Round, Attempts: r.Attempts,
+		Made: r.Made, AcceptedAt: r.AcceptedAt.time(), DueAt: r.DueAt.time(), EndedAt: r.EndedAt.time(), Reason: r.Reason,
+	}, nil
+}
+
+// attemptRecord is the stored form of an attempt, without what its key says. Durations are nanoseconds.
+type attemptRecord struct {
+	StartedAt   stamp         `cbor:"1,keyasint,omitempty"`
+	Took        time.Duration `cbor:"2,keyasint,omitempty"`
+	Class       store.Class   `cbor:"3,keyasint,omitempty"`
+	Status      int           `cbor:"4,keyasint,omitempty"`
+	Error       string        `cbor:"5,keyasint,omitempty"`
+	Header      http.Header   `cbor:"6,keyasint,omitempty"`
+	Body        []byte        `cbor:"7,keyasint,omitempty"`
+	Truncated   bool          `cbor:"8,keyasint,omitempty"`
+	RetryHint   time.Duration `cbor:"9,keyasint,omitempty"`
+	DNS         time.Duration `cbor:"10,keyasint,omitempty"`
+	Connect     time.Duration `cbor:"11,keyasint,omitempty"`
+	TLS         time.Duration `cbor:"12,keyasint,omitempty"`
+	FirstByte   time.Duration `cbor:"13,keyasint,omitempty"`
+	Peer        string        `cbor:"14,keyasint,omitempty"`
+	Reused      bool          `cbor:"15,keyasint,omitempty"`
+	CertExpires stamp         `cbor:"16,keyasint,omitempty"`
+}
+
+func encodeAttempt(a store.Attempt) ([]byte, error) {
+	raw, err := cbor.Marshal(attemptRecord{
+		StartedAt: stamp(stampOf(a.StartedAt)), Took: a.Took, Class: a.Class, Status: a.Status, Error: a.Error,
+		Header: a.Header, Body: a.Body, Truncated: a.Truncated, RetryHint: a.RetryHint,
+		DNS: a.Timing.DNS, Connect: a.Timing.Connect, TLS: a.Timing.TLS, FirstByte: a.Timing.FirstByte,
+		Peer: a.Peer, Reused: a.Reused, CertExpires: stamp(stampOf(a.CertExpires)),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode attempt: %w", err)
+	}
+	return raw, nil
+}
+
+// decodeAttempt reads the content of an a value, whose key it also needs.
+func decodeAttempt(key, content []byte) (store.Attempt, error) {
+	if len(key) != 1+16+2+2 || key[0] != kindAttempt {
+		return store.Attempt{}, errBadKey
+	}
+	var r attemptRecord
+	if err := decoder.Unmarshal(content, &r); err != nil {
+		return store.Attempt{}, fmt.Errorf("decode attempt: %w", err)
+	}
+	return store.Attempt{
+		Delivery: store.DeliveryID(key[1:17]),
+		Round:    int(binary.BigEndian.Uint16(key[17:])), Number: int(binary.BigEndian.Uint16(key[19:])),
+		StartedAt: r.StartedAt.time(), Took: r.Took, Class: r.Class, Status: r.Status, Error: r.Error,
+		Header: r.Header, Body: r.Body, Truncated: r.Truncated, RetryHint: r.RetryHint,
+		Timing: store.Timing{DNS: r.DNS, Connect: r.Connect, TLS: r.TLS, FirstByte: r.FirstByte},
+		Peer:   r.Peer, Reused: r.Reused, CertExpires: r.CertExpires.time(),
+	}, nil
+}
+
+// commitRecord is what a slot of the commit ring says.
+type commitRecord struct {
+	seq     uint64 // of the commit group, from 1
+	pending int64  // deliveries pending after it
+}
+
+func encodeCommit(c commitRecord) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, c.seq), uint64(c.pending))
+}
+
+func decodeCommit(content []byte) (commitRecord, error) {
+	if len(content) != 16 {
+		return commitRecord{}, errors.New("decode commit: wrong size")
+	}
+	c := commitRecord{seq: binary.BigEndian.Uint64(content), pending: int64(binary.BigEndian.Uint64(content[8:]))}
+	if c.seq == 0 || c.pending < 0 {
+		return commitRecord{}, errors.New("decode commit: field out of range")
+	}
+	return c, nil
+}

@@ -1,0 +1,118 @@
+package badgerstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrLocked says that another process has the store open. The error's text names it if it is known.
+var ErrLocked = errors.New("store is in use by another process")
+
+// lock takes the store for this process. The lock is the kernel's (flock) and ends with the process; what the file
+// says is only a hint for people.
+func lock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock file: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %q: %w", path, err)
+		}
+		raw, _ := io.ReadAll(io.LimitReader(f, 32))
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil {
+			return nil, fmt.Errorf("%w (process %d)", ErrLocked, pid)
+		}
+		return nil, ErrLocked
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write lock file: %w", err)
+	}
+	return f, nil
+}
+
+// freeSpace returns the bytes that this process may still write to the file system of path.
+func freeSpace(path string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, fmt.Errorf("ask for free space: %w", err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // the type of Bsize differs between systems
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	return nil
+}
+
+// dataSize returns the number of bytes that the file really takes, leaving out holes.
+func dataSize(info os.FileInfo) int64 {
+	if st, ok := info.Sys().(*unix.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
+}
+
+// copySparse copies a file, and leaves the holes of it holes: a write-ahead log is mapped at twice the size of a
+// memtable and mostly empty.
+func copySparse(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return fmt.Errorf("copy %q: %w", from, err)
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return fmt.Errorf("copy %q: %w", from, err)
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("copy %q: %w", from, err)
+	}
+	if err := errors.Join(copyData(in, out, info.Size()), out.Truncate(info.Size()), out.Close()); err != nil {
+		return fmt.Errorf("copy %q: %w", from, err)
+	}
+	return nil
+}
+
+func copyData(in, out *os.File, size int64) error {
+	for at := int64(0); at < size; {
+		start, err := unix.Seek(int(in.Fd()), at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return nil // only a hole is left
+		}
+		if err != nil {
+			return err
+		}
+		end, err := unix.Seek(int(in.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		if end <= start {
+			return fmt.Errorf("no progress at byte %d", start)
+		}
+		if _, err := io.Copy(io.NewOffsetWriter(out, start), io.NewSectionReader(in, start, end-start)); err != nil {
+			return err
+		}
+		at = end
+	}
+	return nil
+}

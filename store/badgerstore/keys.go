@@ -1,0 +1,143 @@
+package badgerstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/postern-relay/postern/store"
+)
+
+// The keys. Numbers are big endian, so that keys sort as what they hold; times are milliseconds since the year 1,
+// which keeps them positive and the zero time first.
+//
+//	m <message 16>                            the message, with its body if that is short
+//	b <message 16> <number 2>                 a chunk of a longer body
+//	o <message 16>                            chunks were written ahead of their message, which is not there yet
+//	q <destination> 0 <due 8> <delivery 16>   a pending delivery: the queue
+//	d <delivery 16>                           a delivery that is no longer as it was accepted
+//	a <delivery 16> <round 2> <number 2>      an attempt
+//	e <ended 8> <delivery 16>                 an ended delivery, for the sweep; of a message without deliveries: itself
+//	i <idempotency key 32>                    the message that was accepted under the key, and the content's digest
+//	s <slot 4>                                a commit group: its number and the count of pending deliveries after it
+//	v                                         the format, and the first commit group that must be on record
+//
+// A delivery stands under q exactly while it is pending, and under d from its first attempt on: so accepting a
+// message writes one record a delivery, and its state is found by id all the same.
+const (
+	kindMessage     = 'm'
+	kindChunk       = 'b'
+	kindOrphan      = 'o'
+	kindQueue       = 'q'
+	kindDelivery    = 'd'
+	kindAttempt     = 'a'
+	kindEnded       = 'e'
+	kindIdempotency = 'i'
+	kindCommit      = 's'
+	kindFormat      = 'v'
+)
+
+// ringSize is the number of slots that commit groups are noted in. It must exceed the number of groups that can
+// stand in write-ahead logs at once, since those are what a flipped byte cuts short: four memtables of 16 MiB, and
+// no group takes less than about 600 bytes of one.
+const ringSize = 1 << 17
+
+var errBadKey = errors.New("malformed key")
+
+func messageKey(id store.MessageID) []byte { return append([]byte{kindMessage}, id[:]...) }
+
+func chunkKey(id store.MessageID, n int) []byte {
+	return binary.BigEndian.AppendUint16(append([]byte{kindChunk}, id[:]...), uint16(n))
+}
+
+func orphanKey(id store.MessageID) []byte { return append([]byte{kindOrphan}, id[:]...) }
+
+func queuePrefix(destination string) []byte {
+	key := make([]byte, 0, 1+len(destination)+1+8+16+1)
+	key = append(key, kindQueue)
+	key = append(key, destination...)
+	return append(key, 0)
+}
+
+func queueKey(destination string, at store.Cursor) []byte {
+	key := binary.BigEndian.AppendUint64(queuePrefix(destination), stampOf(at.DueAt))
+	return append(key, at.ID[:]...)
+}
+
+// parseQueueKey takes a q key apart.
+func parseQueueKey(key []byte) (destination string, at store.Cursor, err error) {
+	const tail = 1 + 8 + 16
+	if len(key) < 1+1+tail || key[0] != kindQueue || key[len(key)-tail] != 0 {
+		return "", store.Cursor{}, errBadKey
+	}
+	destination = string(key[1 : len(key)-tail])
+	at.DueAt = timeOf(binary.BigEndian.Uint64(key[len(key)-24:]))
+	copy(at.ID[:], key[len(key)-16:])
+	return destination, at, nil
+}
+
+func deliveryKey(id store.DeliveryID) []byte { return append([]byte{kindDelivery}, id[:]...) }
+
+func attemptPrefix(id store.DeliveryID) []byte { return append([]byte{kindAttempt}, id[:]...) }
+
+func attemptKey(id store.DeliveryID, round, number int) []byte {
+	key := binary.BigEndian.AppendUint16(attemptPrefix(id), uint16(round))
+	return binary.BigEndian.AppendUint16(key, uint16(number))
+}
+
+func endedKey(ended time.Time, id store.DeliveryID) []byte {
+	key := binary.BigEndian.AppendUint64([]byte{kindEnded}, stampOf(ended))
+	return append(key, id[:]...)
+}
+
+// parseEndedKey takes an e key apart.
+func parseEndedKey(key []byte) (ended time.Time, id store.DeliveryID, err error) {
+	if len(key) != 1+8+16 || key[0] != kindEnded {
+		return time.Time{}, id, errBadKey
+	}
+	copy(id[:], key[9:])
+	return timeOf(binary.BigEndian.Uint64(key[1:])), id, nil
+}
+
+func idempotencyKey(digest [32]byte) []byte { return append([]byte{kindIdempotency}, digest[:]...) }
+
+func commitKey(seq uint64) []byte {
+	return binary.BigEndian.AppendUint32([]byte{kindCommit}, uint32(seq%ringSize))
+}
+
+// describe names what a key is of, for errors.
+func describe(key []byte) string {
+	switch {
+	case len(key) >= 17 && (key[0] == kindMessage || key[0] == kindChunk || key[0] == kindOrphan):
+		return fmt.Sprintf("%s of message %s", kindNames[key[0]], store.MessageID(key[1:17]))
+	case len(key) >= 17 && (key[0] == kindDelivery || key[0] == kindAttempt):
+		return fmt.Sprintf("%s of delivery %s", kindNames[key[0]], store.DeliveryID(key[1:17]))
+	case len(key) > 25 && key[0] == kindQueue:
+		return fmt.Sprintf("%s of delivery %s", kindNames[key[0]], store.DeliveryID(key[len(key)-16:]))
+	case len(key) > 0 && kindNames[key[0]] != "":
+		return kindNames[key[0]]
+	}
+	return "unknown record"
+}
+
+var kindNames = map[byte]string{
+	kindMessage: "record", kindChunk: "body", kindOrphan: "mark of chunks", kindQueue: "queue entry",
+	kindDelivery: "state", kindAttempt: "attempt", kindEnded: "sweep entry", kindIdempotency: "idempotency key",
+	kindCommit: "commit note", kindFormat: "format",
+}
+
+// yearOne is the zero time in Unix milliseconds.
+const yearOne = -62135596800000
+
+// stampOf returns t as milliseconds since the year 1; earlier times count as that.
+func stampOf(t time.Time) uint64 { return uint64(max(t.UnixMilli()-yearOne, 0)) }
+
+// timeOf is the inverse of stampOf, in UTC.
+func timeOf(stamp uint64) time.Time {
+	const last = 1 << 62 // far beyond what any clock says, and within what time.Time can hold
+	return time.UnixMilli(int64(min(stamp, last)) + yearOne).UTC()
+}
+
+// toMillis is t as it is kept: to the millisecond, in UTC.
+func toMillis(t time.Time) time.Time { return timeOf(stampOf(t)) }

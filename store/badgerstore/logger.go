@@ -1,0 +1,64 @@
+package badgerstore
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"go.uber.org/zap"
+)
+
+// badgerLogger takes Badger's own messages into the log, and listens for the one that means damage.
+type badgerLogger struct {
+	log *zap.Logger
+
+	mu    sync.Mutex // guards table
+	table string     // that Badger has left out, or empty
+}
+
+// ignored returns the name of a table that Badger could not read and goes on without, or nothing.
+func (l *badgerLogger) ignored() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.table
+}
+
+// checksum reports whether an error of Badger means that a file is not what was written.
+func (l *badgerLogger) checksum(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "CHECKSUM_MISMATCH") || strings.Contains(text, "checksum mismatch") ||
+		strings.Contains(text, "file does not exist for table") || strings.Contains(text, "does not exist for table")
+}
+
+// Errorf implements badger.Logger.
+func (l *badgerLogger) Errorf(format string, args ...any) {
+	text := line(format, args)
+	if table, ok := strings.CutPrefix(text, "Ignoring table "); ok {
+		l.mu.Lock()
+		l.table = table
+		l.mu.Unlock()
+	}
+	l.log.Error("database error", zap.String("detail", text))
+}
+
+// Warningf implements badger.Logger.
+func (l *badgerLogger) Warningf(format string, args ...any) {
+	l.log.Warn("database warning", zap.String("detail", line(format, args)))
+}
+
+// Infof implements badger.Logger. What Badger finds worth telling is for debugging Postern.
+func (l *badgerLogger) Infof(format string, args ...any) {
+	l.log.Debug("database notice", zap.String("detail", line(format, args)))
+}
+
+// Debugf implements badger.Logger. It drops the message: some of them hold keys.
+func (l *badgerLogger) Debugf(string, ...any) {}
+
+// line bounds a message, since some of Badger's hold a piece of the data (FACTS B23).
+func line(format string, args []any) string {
+	text := strings.TrimSpace(fmt.Sprintf(format, args...))
+	if first, _, more := strings.Cut(text, "\n"); more {
+		text = first
+	}
+	return text[:min(len(text), 300)]
+}

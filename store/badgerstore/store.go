@@ -1,0 +1,321 @@
+// Package badgerstore keeps messages in an embedded Badger database, and answers for what Badger alone does not
+// promise: one sync for all that waits (commit.go), a check at each start that nothing has been lost (gate.go), a
+// checksum on every record (codec.go), and a disk reserve, since a full disk would kill the process (FACTS B14).
+//
+// The folder of a store:
+//
+//	lock        held by the process that has the store open
+//	badger/     Badger's files, and nothing else
+//	hwm         the number of the last commit group (sidefile.go)
+//	damage      what an earlier start has found, until the loss is accepted
+//	set-aside/  copies and strays, kept while a check is open or has failed
+//
+// The main type is [Store]. One goroutine writes, many read.
+package badgerstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"go.uber.org/zap"
+
+	"github.com/postern-relay/postern/store"
+)
+
+// Options say where and how a store is kept.
+type Options struct {
+	Path       string           // the store's folder, made with mode 0700 if it is not there; required
+	MinFree    int64            // bytes of disk to leave free: below it Accept returns store.ErrNoSpace; 0 means 256 MiB, and less than Badger needs for itself (224 MiB) counts as that
+	MaxPending int64            // most pending deliveries: above it Accept returns store.ErrBacklog; 0 means 1,000,000
+	AcceptLoss bool             // serve a store that a start has found damaged, without what it has lost
+	Now        func() time.Time // wall clock; nil means time.Now
+	Log        *zap.Logger      // nil means none
+
+	free   func(path string) (int64, error) // tests: free space in bytes; nil means freeSpace
+	commit func(*badger.Txn) error          // tests: commits a group; nil means (*badger.Txn).Commit
+}
+
+// Badger's sizes. A group of 2 MiB must fit into 15 % of a memtable.
+const (
+	memTableSize   = 16 << 20
+	memTables      = 2
+	levelZero      = 3
+	valueThreshold = 1 << 20 // a value of this size would go to the value log, which must stay empty (FACTS B5, B6)
+
+	// floor is what Badger may write to disk before it gives any back (FACTS B14).
+	floor = (memTables+2)*memTableSize + 2*levelZero*memTableSize + 64<<20
+
+	closeTimeout = 15 * time.Second
+)
+
+// Store is a store.Store in a folder. Open makes one. Its methods may be called from several goroutines.
+type Store struct {
+	path       string
+	log        *zap.Logger
+	now        func() time.Time
+	maxPending int64
+	reserve    int64
+	free       func(path string) (int64, error)
+	commitTxn  func(*badger.Txn) error
+
+	lock *os.File
+	dir  *os.File // Badger's folder, to sync it
+	db   *badger.DB
+	side *sideFile
+
+	maxGroupSize    int64
+	maxGroupEntries int64
+	requests        chan *request
+	committer       sync.WaitGroup
+	seq             uint64       // of the last commit group; owned by the committer
+	pending         atomic.Int64 // written by the committer
+	heads           *heads       // of the queues of destinations
+	ended           *heads       // of the sweep's index
+
+	use    sync.RWMutex // held by every call while it runs; Close takes it for itself
+	closed bool         // guarded by use
+
+	failure sync.Mutex // guards err
+	err     error
+	broken  chan struct{} // closed with err set
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the store in a folder, or makes one. It checks first that nothing of what the store has accepted is
+// missing. The caller closes the Store.
+//
+// Errors: ErrLocked if another process has it open, a *DamageError if something is missing, store.ErrNoSpace if there
+// is too little disk to open it safely.
+func Open(o Options) (*Store, error) {
+	s := &Store{
+		path: o.Path, log: o.Log, now: o.Now, maxPending: o.MaxPending, reserve: o.MinFree, free: o.free, commitTxn: o.commit,
+		requests: make(chan *request, groupRequests), broken: make(chan struct{}),
+		heads: newHeads(func(key []byte) int { return len(key) - 8 - 16 }),
+		ended: newHeads(func([]byte) int { return 1 }),
+	}
+	if o.Path == "" {
+		return nil, errors.New("open store: no path")
+	}
+	if s.log == nil {
+		s.log = zap.NewNop()
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.maxPending == 0 {
+		s.maxPending = 1_000_000
+	}
+	if s.reserve == 0 {
+		s.reserve = 256 << 20
+	}
+	s.reserve = max(s.reserve, floor)
+	if s.free == nil {
+		s.free = freeSpace
+	}
+	if s.commitTxn == nil {
+		s.commitTxn = (*badger.Txn).Commit
+	}
+	if err := s.open(o.AcceptLoss); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Store) open(acceptLoss bool) (err error) {
+	if err := os.MkdirAll(s.path, 0o700); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	if s.lock, err = lock(filepath.Join(s.path, "lock")); err != nil {
+		return fmt.Errorf("%q: %w", s.path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.release())
+		}
+	}()
+	s.warnOfMode()
+	gate := &gate{path: s.path, log: s.log, now: s.now, acceptLoss: acceptLoss, free: s.free}
+	side, err := gate.before()
+	if err != nil {
+		return err
+	}
+	if s.db, err = openBadger(gate.badgerPath(), s.log); err != nil {
+		return errors.Join(err, gate.failed())
+	}
+	state, err := gate.after(s.db, side)
+	if err != nil {
+		return err
+	}
+	if s.dir, err = os.Open(gate.badgerPath()); err != nil {
+		return fmt.Errorf("open folder: %w", err)
+	}
+	s.seq = state.seq
+	s.pending.Store(state.pending)
+	if s.side, err = openSide(gate.sidePath()); err != nil {
+		return err
+	}
+	s.maxGroupSize = min(groupSize, s.db.MaxBatchSize()*9/10)
+	s.maxGroupEntries = s.db.MaxBatchCount() * 9 / 10
+	s.committer.Go(s.commitLoop)
+	if err := s.deleteOrphans(); err != nil {
+		close(s.requests)
+		s.committer.Wait()
+		return err
+	}
+	s.log.Info("store opened", zap.String("path", s.path), zap.Int64("pending", state.pending), zap.Uint64("commits", state.seq))
+	return nil
+}
+
+// openBadger opens Badger's folder with the options that FACTS, section 2, explains.
+func openBadger(path string, log *zap.Logger) (*badger.DB, error) {
+	bridge := &badgerLogger{log: log}
+	db, err := badger.Open(badgerOptions(path).WithLogger(bridge))
+	if table := bridge.ignored(); table != "" {
+		// Badger goes on without a table that it cannot read. We do not.
+		if err == nil {
+			_ = db.Close()
+		}
+		return nil, &DamageError{Path: filepath.Dir(path), Reason: "a table of the database cannot be read: " + table}
+	}
+	if err != nil {
+		if bridge.checksum(err) {
+			return nil, &DamageError{Path: filepath.Dir(path), Reason: "a table of the database is damaged: " + err.Error()}
+		}
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	return db, nil
+}
+
+func badgerOptions(path string) badger.Options {
+	return badger.DefaultOptions(path).
+		WithSyncWrites(true).
+		WithDetectConflicts(false). // one goroutine writes
+		WithValueThreshold(valueThreshold).
+		WithValueLogFileSize(16 << 20).
+		WithMemTableSize(memTableSize).
+		WithNumMemtables(memTables).
+		WithNumCompactors(2).
+		WithNumLevelZeroTables(levelZero).
+		WithNumLevelZeroTablesStall(8).
+		WithBlockCacheSize(16 << 20).
+		WithIndexCacheSize(16 << 20).
+		WithChecksumVerificationMode(options.OnTableRead).
+		WithVerifyValueChecksum(true).
+		WithNumVersionsToKeep(1).
+		WithCompactL0OnClose(false).
+		WithMetricsEnabled(false)
+}
+
+// warnOfMode tells of a folder that others may look into. It is not changed: it may be theirs on purpose, and what
+// is inside is closed anyway.
+func (s *Store) warnOfMode() {
+	if info, err := os.Stat(s.path); err == nil && info.Mode().Perm()&0o077 != 0 {
+		s.log.Warn("store folder is open to other users", zap.String("path", s.path),
+			zap.Stringer("mode", info.Mode().Perm()), zap.String("advice", "chmod 0700"))
+	}
+}
+
+// begin is the first thing in every call, and s.use.RUnlock the last.
+func (s *Store) begin(ctx context.Context) error {
+	s.use.RLock()
+	err := ctx.Err()
+	if s.closed {
+		err = store.ErrClosed
+	}
+	if err == nil {
+		err = s.Err()
+	}
+	if err != nil {
+		s.use.RUnlock()
+	}
+	return err
+}
+
+// Broken implements store.Store.
+func (s *Store) Broken() <-chan struct{} { return s.broken }
+
+// Err implements store.Store.
+func (s *Store) Err() error {
+	s.failure.Lock()
+	defer s.failure.Unlock()
+	return s.err
+}
+
+// Close waits for the calls in progress and closes the files. A broken store is left as the end of the process would
+// leave it: what it has acknowledged is in the log, and writing more to a failing disk helps nobody. Closing takes
+// 15 s at most; after that it returns an error, and the process may end without loss. A second Close does nothing.
+func (s *Store) Close() error {
+	s.use.Lock()
+	if s.closed {
+		s.use.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.requests) // nobody sends any more: every sender holds use
+	s.use.Unlock()
+	s.committer.Wait()
+	return s.release()
+}
+
+// release closes whatever has been opened.
+func (s *Store) release() error {
+	var errs []error
+	if s.db != nil && s.Err() == nil {
+		errs = append(errs, closeBadger(s.db))
+	}
+	if s.side != nil {
+		errs = append(errs, s.side.close())
+	}
+	if s.dir != nil {
+		errs = append(errs, s.dir.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// closeBadger bounds the time of closing: Badger tries for ever to write out a memtable (FACTS B17). If it does not
+// end, its goroutines stay behind until the process ends.
+func closeBadger(db *badger.DB) error {
+	done := make(chan error, 1)
+	go func() { done <- db.Close() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("close database: %w", err)
+		}
+		return nil
+	case <-time.After(closeTimeout):
+		return fmt.Errorf("close database: not done after %s; nothing is lost, the next start reads its log", closeTimeout)
+	}
+}
+
+// get returns the content under key, and nil if there is none. It is a copy.
+func get(txn *badger.Txn, key []byte) ([]byte, error) {
+	item, err := txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", describe(key), err)
+	}
+	value, err := item.ValueCopy(nil)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", describe(key), err)
+	}
+	content, err := unseal(key, value)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", describe(key), err)
+	}
+	return content, nil
+}

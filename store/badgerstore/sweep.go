@@ -1,0 +1,181 @@
+package badgerstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/postern-relay/postern/store"
+)
+
+// Sweep implements store.Sweeper. It goes through the index of ended deliveries, oldest first. A message with a
+// delivery that has not ended long enough is left to the entry of that one, and the entry looked at is dropped.
+func (s *Store) Sweep(ctx context.Context, before time.Time, limit int) (deleted int, more bool, err error) {
+	if err := s.begin(ctx); err != nil {
+		return 0, false, err
+	}
+	defer s.use.RUnlock()
+	before = toMillis(before)
+	keys, more, err := s.endedBefore(before, limit)
+	if err != nil {
+		return 0, false, fmt.Errorf("sweep: %w", err)
+	}
+	w := sweeping{store: s, before: before, seen: make(map[store.MessageID]bool)}
+	var damaged error // one unreadable record does not keep all the others
+	for _, key := range keys {
+		if err := w.add(ctx, key); errors.Is(err, errUnreadable) {
+			damaged = errors.Join(damaged, err)
+		} else if err != nil {
+			return w.deleted, more, fmt.Errorf("sweep: %w", err)
+		}
+	}
+	if err := w.flush(ctx); err != nil {
+		return w.deleted, more, fmt.Errorf("sweep: %w", err)
+	}
+	if damaged != nil {
+		return w.deleted, more, fmt.Errorf("sweep: %w", damaged)
+	}
+	return w.deleted, more, nil
+}
+
+// endedBefore returns up to limit e keys of before the given time, and whether there are more.
+func (s *Store) endedBefore(before time.Time, limit int) (keys [][]byte, more bool, err error) {
+	prefix := []byte{kindEnded}
+	from, walk := s.ended.begin(prefix, prefix, true)
+	var first []byte
+	if walk != nil {
+		defer func() { s.ended.end(prefix, walk, first, err == nil) }()
+	}
+	err = s.db.View(func(txn *badger.Txn) error {
+		return scan(txn, prefix, from, func(key, _ []byte) (bool, error) {
+			key = slices.Clone(key)
+			if first == nil {
+				first = key
+			}
+			ended, _, err := parseEndedKey(key)
+			if err != nil {
+				return false, fmt.Errorf("read %s: %w", describe(key), err)
+			}
+			if !ended.Before(before) {
+				return false, nil
+			}
+			if len(keys) >= limit {
+				more = true
+				return false, nil
+			}
+			keys = append(keys, key)
+			return true, nil
+		})
+	})
+	return keys, more, err
+}
+
+// errUnreadable marks a message that cannot be swept because it cannot be read.
+var errUnreadable = errors.New("unreadable")
+
+// sweeping gathers the keys of several messages, to delete them in one group.
+type sweeping struct {
+	store  *Store
+	before time.Time
+
+	keys    [][]byte
+	gone    int                      // messages among the keys
+	seen    map[store.MessageID]bool // messages that are
+	deleted int
+}
+
+// sweepKeys is the number of keys from which on a group is written.
+const sweepKeys = 4000
+
+// add takes in the message that an e key belongs to, or the key alone.
+func (w *sweeping) add(ctx context.Context, endKey []byte) error {
+	_, id, err := parseEndedKey(endKey)
+	if err != nil {
+		return err
+	}
+	message := id.Message()
+	var last, attempts [][]byte
+	if !w.seen[message] {
+		err = w.store.db.View(func(txn *badger.Txn) error {
+			m, chunks, _, err := readMessage(txn, message)
+			if errors.Is(err, store.ErrNotFound) {
+				return nil // another entry of it came first
+			}
+			if err != nil {
+				return err
+			}
+			last, attempts, err = keysOf(txn, m, chunks, w.before)
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("message %s: %w: %w", message, errUnreadable, err)
+	}
+	// Attempts may be too many for one transaction. If this ends between two, the message is still there, and so is
+	// its entry in the index.
+	for len(attempts) > sweepKeys {
+		w.keys = append(w.keys, attempts[:sweepKeys]...)
+		attempts = attempts[sweepKeys:]
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+	}
+	w.keys = slices.Concat(w.keys, attempts, last, [][]byte{endKey})
+	if len(last) > 0 {
+		w.seen[message] = true
+		w.gone++
+	}
+	if len(w.keys) < sweepKeys {
+		return nil
+	}
+	return w.flush(ctx)
+}
+
+func (w *sweeping) flush(ctx context.Context) error {
+	if len(w.keys) == 0 {
+		return nil
+	}
+	err := w.store.removeKeys(ctx, w.keys, func(*group) (bool, error) { return true, nil })
+	if err != nil {
+		return err
+	}
+	w.deleted += w.gone
+	w.keys, w.gone = nil, 0
+	return nil
+}
+
+// keysOf returns the keys of a message all of whose deliveries have ended before the given time, and none for another.
+func keysOf(txn *badger.Txn, m store.Message, chunks int, before time.Time) (last, attempts [][]byte, err error) {
+	last = append(last, messageKey(m.ID))
+	for n := range chunks {
+		last = append(last, chunkKey(m.ID, n))
+	}
+	if m.Idempotency != nil {
+		last = append(last, idempotencyKey(m.Idempotency.Key))
+	}
+	if len(m.Recipients) == 0 {
+		last = append(last, endedKey(m.AcceptedAt, store.DeliveryID(m.ID)))
+	}
+	for n := range m.Recipients {
+		d, err := readDelivery(txn, m.ID.Delivery(n))
+		if err != nil {
+			return nil, nil, err
+		}
+		if !d.State.Ended() || !d.EndedAt.Before(before) {
+			return nil, nil, nil
+		}
+		last = append(last, deliveryKey(d.ID), endedKey(d.EndedAt, d.ID))
+		err = scan(txn, attemptPrefix(d.ID), nil, func(key, _ []byte) (bool, error) {
+			attempts = append(attempts, slices.Clone(key))
+			return true, nil
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	return last, attempts, nil
+}

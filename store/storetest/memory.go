@@ -1,0 +1,412 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postern-relay/postern/store"
+)
+
+// MemoryOptions shape a Memory. The zero value works.
+type MemoryOptions struct {
+	Now        func() time.Time // stamps messages that come without a time of acceptance; nil means time.Now
+	MaxPending int64            // most pending deliveries; above it Accept returns store.ErrBacklog; 0 means 1,000,000
+}
+
+// Memory is a store.Store without a disk: the model that engines are compared with, and the engine for tests under
+// testing/synctest, since it starts no goroutine and no timer. Its methods may be called from several goroutines.
+type Memory struct {
+	now        func() time.Time
+	maxPending int64
+
+	mu       sync.Mutex // guards the fields below
+	messages map[store.MessageID]*memoryMessage
+	keys     map[[32]byte]store.MessageID
+	queues   map[string][]store.Delivery // of each destination, sorted by cursor
+	pending  int64
+	closed   bool
+	err      error
+
+	broken chan struct{} // closed by Break
+}
+
+// memoryMessage is a message with all that belongs to it.
+type memoryMessage struct {
+	message    store.Message
+	body       []byte
+	deliveries []store.Delivery
+	attempts   [][]store.Attempt // of each delivery, oldest first
+}
+
+var _ store.Store = (*Memory)(nil)
+
+// NewMemory returns an empty engine.
+func NewMemory(o MemoryOptions) *Memory {
+	m := &Memory{
+		now: o.Now, maxPending: o.MaxPending, broken: make(chan struct{}),
+		messages: make(map[store.MessageID]*memoryMessage),
+		keys:     make(map[[32]byte]store.MessageID),
+		queues:   make(map[string][]store.Delivery),
+	}
+	if m.now == nil {
+		m.now = time.Now
+	}
+	if m.maxPending == 0 {
+		m.maxPending = 1_000_000
+	}
+	return m
+}
+
+// Accept implements store.Acceptor.
+func (m *Memory) Accept(ctx context.Context, msg store.Message, body []byte) (store.Message, bool, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Message{}, false, err
+	}
+	msg, err := normal(msg, body, m.now)
+	if err != nil {
+		return store.Message{}, false, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usableLocked(); err != nil {
+		return store.Message{}, false, err
+	}
+	if msg.Idempotency != nil {
+		if id, ok := m.keys[msg.Idempotency.Key]; ok {
+			first := m.messages[id].message
+			if first.Idempotency.Content != msg.Idempotency.Content {
+				return store.Message{}, false, store.ErrKeyConflict
+			}
+			return cloneMessage(first), true, nil
+		}
+	}
+	if _, ok := m.messages[msg.ID]; ok {
+		return store.Message{}, false, fmt.Errorf("accept message %s: id is taken", msg.ID)
+	}
+	n := int64(len(msg.Recipients))
+	if n > 0 && m.pending+n > m.maxPending {
+		return store.Message{}, false, store.ErrBacklog
+	}
+	kept := &memoryMessage{
+		message: msg, body: append([]byte{}, body...),
+		deliveries: make([]store.Delivery, n), attempts: make([][]store.Attempt, n),
+	}
+	for i := range msg.Recipients {
+		kept.deliveries[i] = msg.Delivery(i)
+		m.enqueueLocked(kept.deliveries[i])
+	}
+	m.messages[msg.ID] = kept
+	if msg.Idempotency != nil {
+		m.keys[msg.Idempotency.Key] = msg.ID
+	}
+	return cloneMessage(msg), false, nil
+}
+
+// Due implements store.Queue.
+func (m *Memory) Due(ctx context.Context, destination string, after store.Cursor, limit int) ([]store.Delivery, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usableLocked(); err != nil {
+		return nil, err
+	}
+	queue := m.queues[destination]
+	after.DueAt = toMillis(after.DueAt)
+	first := sort.Search(len(queue), func(i int) bool { return after.Less(queue[i].Cursor()) })
+	last := min(len(queue), first+max(limit, 0))
+	return slices.Clone(queue[first:last]), nil
+}
+
+// Record implements store.Queue.
+func (m *Memory) Record(ctx context.Context, before, after store.Delivery, a store.Attempt) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := checkRecord(before, after, a); err != nil {
+		return err
+	}
+	before, after = normalDelivery(before), normalDelivery(after)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usableLocked(); err != nil {
+		return err
+	}
+	kept, ok := m.messages[before.ID.Message()]
+	if !ok || before.ID.Index() >= len(kept.deliveries) {
+		return store.ErrStale
+	}
+	n := before.ID.Index()
+	if kept.deliveries[n] != before || before.State != store.Pending {
+		return store.ErrStale
+	}
+	m.dequeueLocked(before)
+	kept.deliveries[n] = after
+	if after.State == store.Pending {
+		m.enqueueLocked(after)
+	}
+	if a.Number > 0 {
+		kept.attempts[n] = insertAttempt(kept.attempts[n], normalAttempt(a))
+	}
+	return nil
+}
+
+// Load implements store.Loader.
+func (m *Memory) Load(ctx context.Context, id store.MessageID) (store.Message, []byte, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Message{}, nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usableLocked(); err != nil {
+		return store.Message{}, nil, err
+	}
+	kept, ok := m.messages[id]
+	if !ok {
+		return store.Message{}, nil, fmt.Errorf("load message %s: %w", id, store.ErrNotFound)
+	}
+	return cloneMessage(kept.message), append([]byte{}, kept.body...), nil
+}
+
+// Delivery implements store.History.
+func (m *Memory) Delivery(ctx context.Context, id store.DeliveryID) (store.Delivery, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Delivery{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usableLocked(); err != nil {
+		return store.Delivery{}, err
+	}
+	kept, ok := m.messages[id.Message()]
+	if n := id.Index(); ok && n >= 0 && n < len(kept.deliveries) {
+		return kept.deliveries[n], nil
+	}
+	return store.Delivery{}, fmt.Errorf("load delivery %s: %w", id, store.ErrNotFound)
+}
+
+// Attempts implements store.History.
+func (m *Memory) Attempts(ctx context.Context, id store.DeliveryID, limit int) ([]store.Attempt, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usableLocked(); err != nil {
+		return nil, err
+	}
+	kept, ok := m.messages[id.Message()]
+	if n := id.Index(); ok && n >= 0 && n < len(kept.deliveries) {
+		all := kept.attempts[n]
+		latest := all[len(all)-min(len(all), max(limit, 0)):]
+		out := make([]store.Attempt, len(latest))
+		for i, a := range latest {
+			out[i] = normalAttempt(a)
+		}
+		return out, nil
+	}
+	return nil, fmt.Errorf("load attempts of %s: %w", id, store.ErrNotFound)
+}
+
+// Pending implements store.History.
+func (m *Memory) Pending() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.pending
+}
+
+// PendingDestinations implements store.History.
+func (m *Memory) PendingDestinations(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usableLocked(); err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(m.queues)), nil
+}
+
+// Sweep implements store.Sweeper.
+func (m *Memory) Sweep(ctx context.Context, before time.Time, limit int) (deleted int, more bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, false, err
+	}
+	before = toMillis(before)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.usableLocked(); err != nil {
+		return 0, false, err
+	}
+	for id, kept := range m.messages {
+		if !kept.endedBefore(before) {
+			continue
+		}
+		if deleted == limit {
+			return deleted, true, nil
+		}
+		delete(m.messages, id)
+		if kept.message.Idempotency != nil {
+			delete(m.keys, kept.message.Idempotency.Key)
+		}
+		deleted++
+	}
+	return deleted, false, nil
+}
+
+// Broken implements store.Store.
+func (m *Memory) Broken() <-chan struct{} { return m.broken }
+
+// Err implements store.Store.
+func (m *Memory) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err
+}
+
+// Break makes the engine fail for the given reason, as a failed sync does to one with a disk: every later call returns
+// store.ErrBroken. A second call changes nothing.
+func (m *Memory) Break(reason error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err == nil {
+		m.err = fmt.Errorf("%w: %w", store.ErrBroken, reason)
+		close(m.broken)
+	}
+}
+
+// Close implements store.Store. What was stored is gone with the Memory.
+func (m *Memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return nil
+}
+
+func (m *Memory) usableLocked() error {
+	if m.closed {
+		return store.ErrClosed
+	}
+	return m.err
+}
+
+func (m *Memory) enqueueLocked(d store.Delivery) {
+	queue := m.queues[d.Destination]
+	m.queues[d.Destination] = slices.Insert(queue, place(queue, d), d)
+	m.pending++
+}
+
+func (m *Memory) dequeueLocked(d store.Delivery) {
+	queue := m.queues[d.Destination]
+	// Deliveries leave near the front, so it is the front that moves: a long queue is emptied in linear time.
+	i := place(queue, d)
+	copy(queue[1:i+1], queue[:i])
+	queue[0] = store.Delivery{}
+	queue = queue[1:]
+	if len(queue) == 0 {
+		delete(m.queues, d.Destination)
+	} else {
+		m.queues[d.Destination] = queue
+	}
+	m.pending--
+}
+
+// place returns where d stands in the queue, or would.
+func place(queue []store.Delivery, d store.Delivery) int {
+	return sort.Search(len(queue), func(i int) bool { return !queue[i].Cursor().Less(d.Cursor()) })
+}
+
+func (k *memoryMessage) endedBefore(t time.Time) bool {
+	for _, d := range k.deliveries {
+		if !d.State.Ended() || !d.EndedAt.Before(t) {
+			return false
+		}
+	}
+	return len(k.deliveries) > 0 || k.message.AcceptedAt.Before(t)
+}
+
+// insertAttempt puts a in its place by round and number, over one that has both.
+func insertAttempt(all []store.Attempt, a store.Attempt) []store.Attempt {
+	i, found := slices.BinarySearchFunc(all, a, func(x, y store.Attempt) int {
+		if x.Round != y.Round {
+			return x.Round - y.Round
+		}
+		return x.Number - y.Number
+	})
+	if found {
+		all[i] = a
+		return all
+	}
+	return slices.Insert(all, i, a)
+}
+
+// normal checks a message and brings it into the form in which engines return it.
+func normal(m store.Message, body []byte, now func() time.Time) (store.Message, error) {
+	if m.ID == (store.MessageID{}) || store.DeliveryID(m.ID).Message() != m.ID {
+		return store.Message{}, fmt.Errorf("accept message: %w: %x", store.ErrBadID, m.ID[:])
+	}
+	if len(m.Recipients) > store.MaxDeliveries {
+		return store.Message{}, fmt.Errorf("accept message %s: %d recipients: %w", m.ID, len(m.Recipients), store.ErrTooLarge)
+	}
+	m = cloneMessage(m)
+	if m.AcceptedAt.IsZero() {
+		m.AcceptedAt = now()
+	}
+	m.AcceptedAt = toMillis(m.AcceptedAt)
+	m.Size = len(body)
+	for i, r := range m.Recipients {
+		if n := len(r.Destination); n == 0 || n > 100 || strings.IndexByte(r.Destination, 0) >= 0 {
+			return store.Message{}, fmt.Errorf("accept message %s: recipient %d: bad destination name of %d bytes", m.ID, i, n)
+		}
+		m.Recipients[i].Delay = r.Delay.Truncate(time.Millisecond)
+	}
+	return m, nil
+}
+
+func checkRecord(before, after store.Delivery, a store.Attempt) error {
+	switch {
+	case before.ID != after.ID || before.Destination != after.Destination:
+		return fmt.Errorf("record attempt of %s: the state after it is of another delivery", before.ID)
+	case a.Number > 0 && a.Delivery != before.ID:
+		return fmt.Errorf("record attempt of %s: the attempt is of another delivery", before.ID)
+	}
+	return nil
+}
+
+func cloneMessage(m store.Message) store.Message {
+	m.Recipients = slices.Clone(m.Recipients)
+	if m.Idempotency != nil {
+		pair := *m.Idempotency
+		m.Idempotency = &pair
+	}
+	return m
+}
+
+func normalDelivery(d store.Delivery) store.Delivery {
+	d.AcceptedAt, d.DueAt, d.EndedAt = toMillis(d.AcceptedAt), toMillis(d.DueAt), toMillis(d.EndedAt)
+	return d
+}
+
+// normalAttempt returns a copy that shares nothing with a.
+func normalAttempt(a store.Attempt) store.Attempt {
+	a.StartedAt, a.CertExpires = toMillis(a.StartedAt), toMillis(a.CertExpires)
+	a.Header = a.Header.Clone()
+	a.Body = slices.Clone(a.Body)
+	return a
+}
+
+// toMillis is t as engines keep it: to the millisecond, in UTC, without a monotonic reading.
+func toMillis(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return time.UnixMilli(t.UnixMilli()).UTC()
+}

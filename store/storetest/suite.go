@@ -1,0 +1,465 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/postern-relay/postern/store"
+)
+
+func testQueue(t *testing.T, open Open) {
+	t.Run("deliveries come in order of due time, then id", func(t *testing.T) {
+		s := open(t, Options{})
+		var want []store.Delivery
+		for _, delay := range []time.Duration{2 * time.Hour, 0, time.Hour, 0, time.Millisecond} {
+			m := message(t, "alerts", "audit")
+			m.Recipients[0].Delay = delay
+			accept(t, s, m, "")
+			want = append(want, m.Delivery(0))
+		}
+		want = []store.Delivery{want[1], want[3], want[4], want[2], want[0]}
+		equal(t, "all", due(t, s, "alerts", store.Cursor{}, 100), want)
+		for i, d := range want {
+			equal(t, "behind a cursor", due(t, s, "alerts", d.Cursor(), 2), append([]store.Delivery(nil), want[i+1:min(i+3, 5)]...))
+		}
+		between := store.Cursor{DueAt: start.Add(time.Minute)}
+		equal(t, "behind a place between", due(t, s, "alerts", between, 1), want[3:4])
+	})
+	t.Run("destinations whose names begin alike are apart", func(t *testing.T) {
+		s := open(t, Options{})
+		names := []string{"a", "a.b", "aa", "a\x01", "b", "\xff"}
+		for _, name := range names {
+			accept(t, s, message(t, name), "")
+		}
+		for _, name := range names {
+			got := due(t, s, name, store.Cursor{}, 10)
+			if len(got) != 1 || got[0].Destination != name {
+				t.Errorf("Due(%q): got %+v, want its one delivery", name, got)
+			}
+		}
+		equal(t, "of nobody", len(due(t, s, "a.", store.Cursor{}, 10)), 0)
+		got, err := s.PendingDestinations(t.Context())
+		if err != nil {
+			t.Fatalf("PendingDestinations: %v", err)
+		}
+		equal(t, "destinations", got, []string{"a", "a\x01", "a.b", "aa", "b", "\xff"})
+	})
+	t.Run("one recipient twice has two deliveries", func(t *testing.T) {
+		s := open(t, Options{})
+		m := message(t, "alerts", "alerts")
+		accept(t, s, m, "")
+		equal(t, "due", due(t, s, "alerts", store.Cursor{}, 10), []store.Delivery{m.Delivery(0), m.Delivery(1)})
+	})
+	t.Run("what comes in before the head is seen", func(t *testing.T) {
+		s := open(t, Options{})
+		late := message(t, "alerts")
+		late.Recipients[0].Delay = time.Hour
+		accept(t, s, late, "")
+		equal(t, "late", due(t, s, "alerts", store.Cursor{}, 1), []store.Delivery{late.Delivery(0)})
+		early := message(t, "alerts")
+		accept(t, s, early, "")
+		equal(t, "early", due(t, s, "alerts", store.Cursor{}, 1), []store.Delivery{early.Delivery(0)})
+		after, a := end(early.Delivery(0), store.Delivered, start)
+		record(t, s, early.Delivery(0), after, a)
+		equal(t, "late again", due(t, s, "alerts", store.Cursor{}, 2), []store.Delivery{late.Delivery(0)})
+		earliest := message(t, "alerts")
+		earliest.AcceptedAt = start.Add(-time.Hour)
+		accept(t, s, earliest, "")
+		equal(t, "earliest", due(t, s, "alerts", store.Cursor{}, 2), []store.Delivery{earliest.Delivery(0), late.Delivery(0)})
+	})
+	t.Run("an emptied queue fills again", func(t *testing.T) {
+		s := open(t, Options{})
+		for range 3 {
+			m := message(t, "alerts")
+			accept(t, s, m, "")
+			d := due(t, s, "alerts", store.Cursor{}, 1)[0]
+			after, a := end(d, store.Delivered, start)
+			record(t, s, d, after, a)
+			equal(t, "left", len(due(t, s, "alerts", store.Cursor{}, 1)), 0)
+		}
+	})
+	t.Run("a limit of nothing gives nothing", func(t *testing.T) {
+		s := open(t, Options{})
+		accept(t, s, message(t, "alerts"), "")
+		equal(t, "due", len(due(t, s, "alerts", store.Cursor{}, 0)), 0)
+	})
+	t.Run("readers of a queue that is written to miss nothing", func(t *testing.T) {
+		s := open(t, Options{})
+		const writers, each = 4, 40
+		var writing, reading sync.WaitGroup
+		stop := make(chan struct{})
+		reading.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if _, err := s.Due(context.Background(), "alerts", store.Cursor{}, 2); err != nil {
+						t.Errorf("Due: %v", err)
+						return
+					}
+				}
+			}
+		})
+		for range writers {
+			writing.Go(func() {
+				for n := range each {
+					m := message(t, "alerts")
+					m.Recipients[0].Delay = time.Duration(each-n) * time.Second // each before the one before
+					if _, _, err := s.Accept(context.Background(), m, nil); err != nil {
+						t.Errorf("Accept: %v", err)
+						return
+					}
+					first, err := s.Due(context.Background(), "alerts", store.Cursor{}, 1)
+					if err != nil || len(first) == 0 || m.Delivery(0).Cursor().Less(first[0].Cursor()) {
+						t.Errorf("Due: %+v, error %v; want nothing behind %v", first, err, m.Delivery(0).Cursor())
+						return
+					}
+				}
+			})
+		}
+		writing.Wait()
+		close(stop)
+		reading.Wait()
+		equal(t, "due", len(due(t, s, "alerts", store.Cursor{}, 1000)), writers*each)
+	})
+}
+
+func testRecord(t *testing.T, open Open) {
+	setup := func(t *testing.T) (store.Store, store.Delivery) {
+		s := open(t, Options{})
+		m := message(t, "alerts")
+		accept(t, s, m, "x")
+		return s, m.Delivery(0)
+	}
+	t.Run("a retry moves in the queue", func(t *testing.T) {
+		s, d := setup(t)
+		other := message(t, "alerts")
+		other.Recipients[0].Delay = time.Minute
+		accept(t, s, other, "")
+		after, a := retry(d, start, start.Add(time.Hour))
+		record(t, s, d, after, a)
+		equal(t, "due", due(t, s, "alerts", store.Cursor{}, 10), []store.Delivery{other.Delivery(0), after})
+		equal(t, "pending", s.Pending(), int64(2))
+	})
+	t.Run("a retry may keep its place", func(t *testing.T) {
+		s, d := setup(t)
+		after, a := retry(d, start, d.DueAt)
+		record(t, s, d, after, a)
+		equal(t, "due", due(t, s, "alerts", store.Cursor{}, 10), []store.Delivery{after})
+		equal(t, "pending", s.Pending(), int64(1))
+	})
+	for _, state := range []store.State{store.Delivered, store.Failed, store.Canceled} {
+		t.Run(state.String()+" leaves the queue", func(t *testing.T) {
+			s, d := setup(t)
+			after, a := end(d, state, start.Add(time.Second))
+			after.Reason = "because \xff"
+			record(t, s, d, after, a)
+			equal(t, "due", len(due(t, s, "alerts", store.Cursor{}, 10)), 0)
+			equal(t, "pending", s.Pending(), int64(0))
+			got, err := s.Delivery(t.Context(), d.ID)
+			if err != nil {
+				t.Fatalf("Delivery: %v", err)
+			}
+			equal(t, "delivery", got, after)
+			names, err := s.PendingDestinations(t.Context())
+			if err != nil || len(names) != 0 {
+				t.Errorf("PendingDestinations: %q, error %v; want none", names, err)
+			}
+		})
+	}
+	t.Run("a state that is no longer the stored one is stale", func(t *testing.T) {
+		s, d := setup(t)
+		second, a := retry(d, start, start.Add(time.Minute))
+		record(t, s, d, second, a)
+		wrongMade := second
+		wrongMade.Made++
+		ended, b := end(second, store.Delivered, start)
+		unknown := message(t, "alerts").Delivery(0)
+		for name, before := range map[string]store.Delivery{"first": d, "never stored": wrongMade, "unknown": unknown} {
+			after, a := end(before, store.Failed, start)
+			if err := s.Record(t.Context(), before, after, a); !errors.Is(err, store.ErrStale) {
+				t.Errorf("%s: got error %v, want ErrStale", name, err)
+			}
+		}
+		record(t, s, second, ended, b)
+		if err := s.Record(t.Context(), second, ended, b); !errors.Is(err, store.ErrStale) {
+			t.Errorf("twice: got error %v, want ErrStale", err)
+		}
+		if err := s.Record(t.Context(), ended, ended, b); !errors.Is(err, store.ErrStale) {
+			t.Errorf("ended: got error %v, want ErrStale", err)
+		}
+		attempts, err := s.Attempts(t.Context(), d.ID, 10)
+		if err != nil || len(attempts) != 2 {
+			t.Errorf("Attempts: %d, error %v; want the 2 that were recorded", len(attempts), err)
+		}
+	})
+	t.Run("of recorders that race one wins", func(t *testing.T) {
+		s, d := setup(t)
+		after, a := end(d, store.Delivered, start)
+		var all sync.WaitGroup
+		results := make([]error, 16)
+		for i := range results {
+			all.Go(func() { results[i] = s.Record(context.Background(), d, after, a) })
+		}
+		all.Wait()
+		won := 0
+		for _, err := range results {
+			if err == nil {
+				won++
+			} else if !errors.Is(err, store.ErrStale) {
+				t.Errorf("got error %v, want ErrStale", err)
+			}
+		}
+		equal(t, "won", won, 1)
+		equal(t, "pending", s.Pending(), int64(0))
+	})
+	t.Run("a state without an attempt adds none", func(t *testing.T) {
+		s, d := setup(t)
+		after, _ := end(d, store.Failed, start)
+		record(t, s, d, after, store.Attempt{})
+		attempts, err := s.Attempts(t.Context(), d.ID, 10)
+		if err != nil || len(attempts) != 0 {
+			t.Errorf("Attempts: %d, error %v; want none", len(attempts), err)
+		}
+	})
+	t.Run("records of another delivery are refused", func(t *testing.T) {
+		s, d := setup(t)
+		after, a := end(d, store.Failed, start)
+		elsewhere, stranger := after, a
+		elsewhere.Destination = "audit"
+		stranger.Delivery = message(t).ID.Delivery(0)
+		if err := s.Record(t.Context(), d, elsewhere, a); err == nil {
+			t.Error("another destination: got no error")
+		}
+		if err := s.Record(t.Context(), d, after, stranger); err == nil {
+			t.Error("attempt of another delivery: got no error")
+		}
+		equal(t, "due", due(t, s, "alerts", store.Cursor{}, 10), []store.Delivery{d})
+	})
+}
+
+func testHistory(t *testing.T, open Open) {
+	t.Run("unknown ids are not found", func(t *testing.T) {
+		s := open(t, Options{})
+		m := message(t, "alerts")
+		accept(t, s, m, "")
+		if _, _, err := s.Load(t.Context(), message(t).ID); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("Load: got error %v, want ErrNotFound", err)
+		}
+		for _, id := range []store.DeliveryID{message(t).ID.Delivery(0), m.ID.Delivery(1), store.DeliveryID(m.ID)} {
+			if _, err := s.Delivery(t.Context(), id); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("Delivery: got error %v, want ErrNotFound", err)
+			}
+			if _, err := s.Attempts(t.Context(), id, 1); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("Attempts: got error %v, want ErrNotFound", err)
+			}
+		}
+	})
+	t.Run("an attempt comes back as it was", func(t *testing.T) {
+		s := open(t, Options{})
+		m := message(t, "alerts")
+		accept(t, s, m, "")
+		after, a := end(m.Delivery(0), store.Delivered, start)
+		a.Error = "no \xff"
+		a.Header = http.Header{"X-A": {"1", "\xfe"}, "Date": {"today"}}
+		a.Body, a.Truncated = []byte("answer\x00\xff"), true
+		a.RetryHint = 7 * time.Second
+		a.Timing = store.Timing{DNS: 1, Connect: 2, TLS: 3, FirstByte: 4}
+		a.Peer, a.Reused = "192.0.2.1:443", true
+		a.CertExpires = start.AddDate(1, 0, 0)
+		record(t, s, m.Delivery(0), after, a)
+		got, err := s.Attempts(t.Context(), m.ID.Delivery(0), 1)
+		if err != nil {
+			t.Fatalf("Attempts: %v", err)
+		}
+		equal(t, "attempts", got, []store.Attempt{a})
+	})
+	t.Run("the latest attempts come, oldest first", func(t *testing.T) {
+		s := open(t, Options{})
+		m := message(t, "alerts", "audit")
+		accept(t, s, m, "")
+		other, b := end(m.Delivery(1), store.Delivered, start)
+		record(t, s, m.Delivery(1), other, b)
+		d := m.Delivery(0)
+		const made = 300 // more than a byte counts
+		for n := range made {
+			after, a := retry(d, start.Add(time.Duration(n)*time.Second), start.Add(time.Hour))
+			record(t, s, d, after, a)
+			d = after
+		}
+		for _, limit := range []int{0, 1, 3, made, made + 1} {
+			got, err := s.Attempts(t.Context(), d.ID, limit)
+			if err != nil || len(got) != min(limit, made) {
+				t.Fatalf("Attempts(%d): %d, error %v; want %d", limit, len(got), err, min(limit, made))
+			}
+			for i, a := range got {
+				if want := made - len(got) + i + 1; a.Number != want {
+					t.Errorf("Attempts(%d)[%d]: number %d, want %d", limit, i, a.Number, want)
+				}
+			}
+		}
+	})
+}
+
+// sweepAll sweeps until there is no more, with the given limit, and returns how many messages went.
+func sweepAll(tb testing.TB, s store.Store, before time.Time, limit int) (deleted int) {
+	tb.Helper()
+	for range 10_000 {
+		n, more, err := s.Sweep(tb.Context(), before, limit)
+		if err != nil {
+			tb.Fatalf("Sweep: %v", err)
+		}
+		if n > limit {
+			tb.Fatalf("Sweep deleted %d, limit %d", n, limit)
+		}
+		deleted += n
+		if !more {
+			return deleted
+		}
+	}
+	tb.Fatal("Sweep does not end")
+	return 0
+}
+
+func testSweep(t *testing.T, open Open) {
+	t.Run("a message goes when its last delivery has ended before", func(t *testing.T) {
+		s := open(t, Options{})
+		m := message(t, "a", "b", "c")
+		accept(t, s, m, "x")
+		for n, at := range []time.Duration{time.Minute, 3 * time.Minute, 2 * time.Minute} {
+			equal(t, "deleted while one is pending", sweepAll(t, s, start.Add(time.Hour), 10), 0)
+			after, a := end(m.Delivery(n), store.Delivered, start.Add(at))
+			record(t, s, m.Delivery(n), after, a)
+		}
+		equal(t, "deleted at the last end", sweepAll(t, s, start.Add(3*time.Minute), 1), 0)
+		if _, _, err := s.Load(t.Context(), m.ID); err != nil {
+			t.Fatalf("Load: %v", err)
+		}
+		equal(t, "deleted after", sweepAll(t, s, start.Add(3*time.Minute+time.Millisecond), 1), 1)
+		if _, _, err := s.Load(t.Context(), m.ID); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("Load: got error %v, want ErrNotFound", err)
+		}
+		for n := range 3 {
+			if _, err := s.Delivery(t.Context(), m.ID.Delivery(n)); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("Delivery: got error %v, want ErrNotFound", err)
+			}
+			if _, err := s.Attempts(t.Context(), m.ID.Delivery(n), 1); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("Attempts: got error %v, want ErrNotFound", err)
+			}
+		}
+		equal(t, "deleted again", sweepAll(t, s, start.Add(time.Hour), 1), 0)
+	})
+	t.Run("a message for nobody goes after its acceptance", func(t *testing.T) {
+		s := open(t, Options{})
+		accept(t, s, message(t), "x")
+		equal(t, "deleted at acceptance", sweepAll(t, s, start, 10), 0)
+		equal(t, "deleted after", sweepAll(t, s, start.Add(time.Millisecond), 10), 1)
+	})
+	t.Run("pending deliveries never expire", func(t *testing.T) {
+		s := open(t, Options{})
+		m := message(t, "alerts")
+		accept(t, s, m, "x")
+		equal(t, "deleted", sweepAll(t, s, start.AddDate(50, 0, 0), 10), 0)
+		equal(t, "due", due(t, s, "alerts", store.Cursor{}, 10), []store.Delivery{m.Delivery(0)})
+	})
+	t.Run("small steps come to the end", func(t *testing.T) {
+		s := open(t, Options{})
+		for n := range 25 {
+			m := message(t, "a", "b")
+			accept(t, s, m, "x")
+			for i := range 2 {
+				after, a := end(m.Delivery(i), store.Failed, start.Add(time.Duration(n+i*5)*time.Second))
+				record(t, s, m.Delivery(i), after, a)
+			}
+		}
+		equal(t, "deleted", sweepAll(t, s, start.Add(15*time.Second), 3), 10)
+		equal(t, "deleted then", sweepAll(t, s, start.Add(time.Hour), 3), 15)
+	})
+	t.Run("what ends before what was swept is swept too", func(t *testing.T) {
+		s := open(t, Options{})
+		for range 2 {
+			m := message(t, "alerts")
+			accept(t, s, m, "x")
+			after, a := end(m.Delivery(0), store.Delivered, start) // the clock has gone back
+			record(t, s, m.Delivery(0), after, a)
+			equal(t, "deleted", sweepAll(t, s, start.Add(time.Second), 10), 1)
+		}
+	})
+}
+
+func testLife(t *testing.T, open Open) {
+	t.Run("a closed engine says so", func(t *testing.T) {
+		s := open(t, Options{})
+		m := message(t, "alerts")
+		accept(t, s, m, "")
+		if err := s.Close(); err != nil {
+			t.Fatalf("Close: %v", err)
+		}
+		_, _, acceptErr := s.Accept(t.Context(), message(t, "alerts"), nil)
+		_, dueErr := s.Due(t.Context(), "alerts", store.Cursor{}, 1)
+		after, a := end(m.Delivery(0), store.Delivered, start)
+		recordErr := s.Record(t.Context(), m.Delivery(0), after, a)
+		_, _, loadErr := s.Load(t.Context(), m.ID)
+		_, deliveryErr := s.Delivery(t.Context(), m.ID.Delivery(0))
+		_, attemptsErr := s.Attempts(t.Context(), m.ID.Delivery(0), 1)
+		_, namesErr := s.PendingDestinations(t.Context())
+		_, _, sweepErr := s.Sweep(t.Context(), start, 1)
+		for i, err := range []error{acceptErr, dueErr, recordErr, loadErr, deliveryErr, attemptsErr, namesErr, sweepErr} {
+			if !errors.Is(err, store.ErrClosed) {
+				t.Errorf("call %d: got error %v, want ErrClosed", i, err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Errorf("second Close: %v", err)
+		}
+		select {
+		case <-s.Broken():
+			t.Error("a closed engine is not broken")
+		default:
+		}
+		if err := s.Err(); err != nil {
+			t.Errorf("Err: got %v, want nil", err)
+		}
+	})
+	t.Run("a context that has ended stops each call", func(t *testing.T) {
+		s := open(t, Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, _, err := s.Accept(ctx, message(t, "alerts"), nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("Accept: got error %v, want context.Canceled", err)
+		}
+		if _, err := s.Due(ctx, "alerts", store.Cursor{}, 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("Due: got error %v, want context.Canceled", err)
+		}
+		if _, _, err := s.Sweep(ctx, start, 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("Sweep: got error %v, want context.Canceled", err)
+		}
+		equal(t, "pending", s.Pending(), int64(0))
+	})
+	t.Run("closing under load answers everybody", func(t *testing.T) {
+		s := open(t, Options{})
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for range 10_000 {
+					if _, _, err := s.Accept(context.Background(), message(t), nil); err != nil {
+						if !errors.Is(err, store.ErrClosed) {
+							t.Errorf("Accept: got error %v, want ErrClosed", err)
+						}
+						return
+					}
+				}
+			})
+		}
+		accept(t, s, message(t), "")
+		if err := s.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		all.Wait()
+	})
+}
