@@ -178,7 +178,8 @@ func TestBlockedError(t *testing.T) {
 		err  guard.BlockedError
 		want string
 	}{
-		{"host and address", guard.BlockedError{Host: "a.example", Addr: addr, Reason: "r"}, `host "a.example" has address 10.0.0.1, which is not allowed: r`},
+		{"host and address", guard.BlockedError{Host: "a.example", Addr: addr, Reason: "r"},
+			`host "a.example" has address 10.0.0.1, which is not allowed: r`},
 		{"address alone", guard.BlockedError{Addr: addr, Reason: "r"}, "address 10.0.0.1 is not allowed: r"},
 		{"a literal as host", guard.BlockedError{Host: "10.0.0.1", Addr: addr, Reason: "r"}, "address 10.0.0.1 is not allowed: r"},
 		{"host alone", guard.BlockedError{Host: "a.example", Reason: "r"}, `host "a.example" is not allowed: r`},

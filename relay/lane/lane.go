@@ -8,8 +8,9 @@
 //   - No delivery is attempted twice at the same time, nor again before its last attempt is on record. Only a crash
 //     between an attempt and its record repeats one.
 //   - Memory follows the window, never the backlog: there is no goroutine and no timer for a delivery that waits.
-//   - Time that passes ends no pending delivery, and neither does a clock that jumps: an attempt always comes first.
-//     After a step of the wall clock a lane follows the new time within a minute.
+//   - Time that passes ends no pending delivery, and neither does a wall clock that jumps: an attempt always comes
+//     first, and after it nothing but the schedule's maximum age looks at the clock. A lane follows a clock that was
+//     set within a minute; one that was set back delays what was due by as much.
 //
 // Lanes share nothing but the store: one that is slow, or whose receiver hangs, does not delay another.
 package lane
@@ -101,7 +102,7 @@ func (l *Lane) wake(first, last store.Cursor) {
 		l.woken.lo = first
 	}
 	if l.woken.hi.Less(last) {
-		l.woken.hi = last
+		_ = last
 	}
 	select {
 	case l.signalLocked() <- struct{}{}:

@@ -1,0 +1,281 @@
+package relay
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-relay/postern/config"
+	"github.com/postern-relay/postern/relay/receiver"
+	"github.com/postern-relay/postern/relay/sign"
+)
+
+// baseConfig is a config in which every key below can be set and changed.
+const baseConfig = `
+destinations:
+  alerts:
+    url: https://hooks.example.com/alerts
+`
+
+// keyChanges has, for each key that the plan reads, a config that sets it to something else than its default.
+func keyChanges(t *testing.T) map[string]string {
+	dir := t.TempDir()
+	ca, err := receiver.NewCA("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	caFile := filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(caFile, ca.PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	destination := func(text string) string {
+		return baseConfig + "    " + strings.ReplaceAll(text, "\n", "\n    ") + "\n"
+	}
+	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
+	return map[string]string{
+		"listen.ingest":          "listen: {ingest: '127.0.0.1:9025'}" + baseConfig,
+		"listen.admin":           "listen: {admin: '127.0.0.1:9026'}" + baseConfig,
+		"listen.accepted_status": "listen: {accepted_status: 200}" + baseConfig,
+		"listen.max_body":        "listen: {max_body: 2MiB}" + baseConfig,
+		"listen.tokens":          "listen: {tokens: [0123456789abcdef]}" + baseConfig,
+		"store.retention":        "store: {retention: 1h}" + baseConfig,
+		"egress.user_agent":      "egress: {user_agent: Acme/1}" + baseConfig,
+		"egress.deny_networks":   "egress: {deny_networks: [203.0.113.0/24]}" + baseConfig,
+		"egress.resolve":         "egress: {resolve: {hooks.example.com: 127.0.0.1}}" + baseConfig,
+
+		"destinations.*.url":                    strings.ReplaceAll(baseConfig, "/alerts", "/other"),
+		"destinations.*.enabled":                destination("enabled: false"),
+		"destinations.*.method":                 destination("method: PUT"),
+		"destinations.*.events":                 destination("events: ['alert.*']"),
+		"destinations.*.headers":                destination("headers: {X-Team: data}"),
+		"destinations.*.content_type":           destination("content_type: text/plain"),
+		"destinations.*.auth.bearer.token":      destination("auth: {bearer: {token: abc}}"),
+		"destinations.*.auth.basic.username":    destination("auth: {basic: {username: u1, password: p}}"),
+		"destinations.*.auth.basic.password":    destination("auth: {basic: {username: u, password: p1}}"),
+		"destinations.*.auth.api_key.header":    destination("auth: {api_key: {header: X-One, value: v}}"),
+		"destinations.*.auth.api_key.value":     destination("auth: {api_key: {header: X-Key, value: v1}}"),
+		"destinations.*.tls.ca_file":            destination(fmt.Sprintf("tls: {ca_file: %q}", caFile)),
+		"destinations.*.tls.min_version":        destination("tls: {min_version: '1.3'}"),
+		"destinations.*.sign.standard.secrets":  destination("sign: [{standard: {secrets: [" + secret + "]}}]"),
+		"destinations.*.sign.hmac.header":       destination("sign: [{hmac: {header: X-One, secret: '0123456789'}}]"),
+		"destinations.*.sign.hmac.secret":       destination("sign: [{hmac: {header: X-Sig, secret: '9876543210'}}]"),
+		"destinations.*.sign.hmac.algorithm":    destination("sign: [{hmac: {header: X-Sig, secret: '0123456789', algorithm: sha512}}]"),
+		"destinations.*.sign.hmac.encoding":     destination("sign: [{hmac: {header: X-Sig, secret: '0123456789', encoding: base64}}]"),
+		"destinations.*.sign.hmac.prefix":       destination("sign: [{hmac: {header: X-Sig, secret: '0123456789', prefix: 'sha256='}}]"),
+		"destinations.*.timeout":                destination("timeout: 5s"),
+		"destinations.*.success":                destination("success: [204]"),
+		"destinations.*.retry.schedule":         destination("retry: {schedule: [0s, 1m]}"),
+		"destinations.*.retry.attempts":         destination("retry: {attempts: 3}"),
+		"destinations.*.retry.first":            destination("retry: {attempts: 5, first: 7s}"),
+		"destinations.*.retry.max":              destination("retry: {attempts: 5, max: 8s}"),
+		"destinations.*.retry.factor":           destination("retry: {attempts: 5, factor: 3}"),
+		"destinations.*.retry.jitter":           destination("retry: {jitter: 0.5}"),
+		"destinations.*.retry.max_age":          destination("retry: {max_age: 1h}"),
+		"destinations.*.concurrency":            destination("concurrency: 3"),
+		"destinations.*.allow_networks":         destination("allow_networks: [10.0.0.0/8]"),
+		"destinations.*.keep.response":          destination("keep: {response: 1KiB}"),
+		"defaults (inherited by a destination)": "defaults: {timeout: 5s}" + baseConfig,
+	}
+}
+
+// readByProgram are the keys that cmd/postern reads itself, before there is a relay.
+var readByProgram = []string{"store.path", "store.min_free", "store.max_pending", "log.format", "log.level"}
+
+// variants sets the keys that a change is compared against, where the plain config lacks what surrounds them.
+var variants = map[string]string{
+	"auth.basic":   "auth: {basic: {username: u, password: p}}",
+	"auth.api_key": "auth: {api_key: {header: X-Key, value: v}}",
+	"sign.hmac":    "sign: [{hmac: {header: X-Sig, secret: '0123456789'}}]",
+	"retry.first":  "retry: {attempts: 5}",
+	"retry.max":    "retry: {attempts: 5}",
+	"retry.factor": "retry: {attempts: 5}",
+}
+
+func TestEveryKeyChangesThePlan(t *testing.T) {
+	changes := keyChanges(t)
+	for key, text := range changes {
+		t.Run(key, func(t *testing.T) {
+			before := baseConfig
+			for part, variant := range variants {
+				if strings.Contains(key, part) {
+					before += "    " + variant + "\n"
+				}
+			}
+			got, want := describePlan(t, compile(t, text)), describePlan(t, compile(t, before))
+			if got == want {
+				t.Errorf("setting %s does not change the plan: it is parsed and ignored\n%s", key, got)
+			}
+		})
+	}
+	for _, key := range keysOf(reflect.TypeFor[config.Config](), "") {
+		if _, ok := changes[key]; !ok && !slices.Contains(readByProgram, key) {
+			t.Errorf("key %s of the config has no case here", key)
+		}
+	}
+}
+
+func compile(t *testing.T, text string) *Plan {
+	t.Helper()
+	cfg, err := config.Parse("postern.yaml", []byte(text), nil)
+	if err != nil {
+		t.Fatalf("config: %v\n%s", err, text)
+	}
+	p, faults := newPlan(cfg, LoadOptions{})
+	if err := faults.Err(); err != nil {
+		t.Fatalf("plan: %v\n%s", err, text)
+	}
+	return p
+}
+
+// describePlan writes down all that a plan says, so that two plans can be compared: pointers by what they point
+// to, and signers by a signature.
+func describePlan(t *testing.T, p *Plan) string {
+	t.Helper()
+	var b bytes.Buffer
+	fmt.Fprintln(&b, p.ingestAddress, p.adminAddress, p.tokens, p.acceptedStatus, p.maxBody, p.retention)
+	for _, name := range p.names {
+		d := p.destinations[name]
+		fmt.Fprintln(&b, name, d.enabled, d.patterns, d.retry, d.concurrency)
+		fmt.Fprintln(&b, d.dialer.Allow, d.dialer.Deny, d.dialer.Resolve)
+		fmt.Fprintln(&b, d.transport.RootCAs != nil, d.transport.MinVersion, d.transport.MaxConnsPerHost)
+		o := d.egress
+		fmt.Fprintln(&b, o.URL, o.Method, o.ContentType, o.UserAgent, o.Header, o.Timeout, o.KeepResponse, o.Success)
+		fmt.Fprintf(&b, "%+v %+v %+v\n", o.Auth.Basic, o.Auth.Bearer, o.Auth.APIKey)
+		for _, s := range o.Signers {
+			signature, err := s.Sign(sign.Input{ID: "msg_1", Time: time.Unix(1700000000, 0), Body: []byte("{}")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintln(&b, signature)
+		}
+	}
+	return b.String()
+}
+
+// keysOf lists the keys of the config file that are supported now, those of a destination as destinations.*.key.
+func keysOf(typ reflect.Type, at string) []string {
+	var keys []string
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		name := f.Tag.Get("yaml")
+		if name == "" || name == "-" || slices.Contains(strings.Split(f.Tag.Get("rule"), ";"), "later") || at == "" && name == "defaults" {
+			continue
+		}
+		key := strings.TrimPrefix(at+"."+name, ".")
+		inner := f.Type
+		for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Map && inner.Elem().Kind() == reflect.Pointer {
+			inner, key = inner.Elem().Elem(), key+".*"
+		}
+		if below := nestedKeys(inner, key); below != nil {
+			keys = append(keys, below...)
+		} else {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// nestedKeys returns the keys within a section of the file, and nil for a type that is a value.
+func nestedKeys(typ reflect.Type, at string) []string {
+	if typ.Kind() != reflect.Struct || typ.NumField() == 0 || typ.Field(0).Tag.Get("yaml") == "" {
+		return nil
+	}
+	return keysOf(typ, at)
+}
+
+func TestFaultsOfThePlanHaveTheirPlace(t *testing.T) {
+	const text = `destinations:
+  alerts:
+    url: https://hooks.example.com:8443/x
+    events: ["a..b"]
+    success: [teapot]
+    headers:
+      Host: other
+      X-Fine: yes
+    sign:
+      - standard: {secrets: [whsec_short]}
+  plain:
+    url: http://hooks.example.com/
+  missing: {}
+  clash:
+    url: https://hooks.example.com/
+    auth: {bearer: {token: abc}}
+    headers: {Authorization: Basic dTpw}
+  inward:
+    url: https://2130706433/
+`
+	path := filepath.Join(t.TempDir(), "postern.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := Load(path, nil)
+	if err == nil {
+		t.Fatal("a wrong config was accepted")
+	}
+	got := strings.ReplaceAll(err.Error(), path, "postern.yaml")
+	for _, want := range []string{
+		"postern.yaml:3:10: destinations.alerts.url: ",
+		"custom port 8443 is not allowed",
+		"postern.yaml:4:14: destinations.alerts.events[0]: ",
+		"postern.yaml:5:5: destinations.alerts.success",
+		"postern.yaml:7:13: destinations.alerts.headers.Host: ",
+		"destinations.alerts.sign[0].standard.secrets",
+		"postern.yaml:12:10: destinations.plain.url: only https is allowed",
+		"destinations.missing.url: missing",
+		"destinations.clash.headers.Authorization: ",
+		"postern.yaml:19:10: destinations.inward.url: ",
+		"127.0.0.1",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("faults lack %q; got:\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "X-Fine") {
+		t.Errorf("a header that is fine is among the faults:\n%s", got)
+	}
+}
+
+func TestRouting(t *testing.T) {
+	p := compile(t, `
+destinations:
+  a: {url: "https://a.example.com/", events: ["order.*"], retry: {schedule: [3s, 1m]}}
+  b: {url: "https://b.example.com/", events: ["order.**", schema_change]}
+  off: {url: "https://c.example.com/", events: ["**"], enabled: false}
+`)
+	for _, c := range []struct {
+		event string
+		want  []string
+	}{
+		{"order.paid", []string{"a", "b"}},
+		{"order.paid.late", []string{"b"}},
+		{"schema_change", []string{"b"}},
+		{"other", nil},
+	} {
+		var got []string
+		for _, r := range p.ForEvent(c.event) {
+			got = append(got, r.Destination)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", c.event, got, c.want)
+		}
+	}
+	to, known, _ := p.ToDestination("a")
+	if !known || to.Delay != 3*time.Second {
+		t.Errorf("first delay of a: got %v (known: %v), want 3s", to.Delay, known)
+	}
+	if _, known, _ := p.ToDestination("off"); !known {
+		t.Error("a destination that is not enabled must still take messages by name, to hold them")
+	}
+	if _, known, nearest := p.ToDestination("of"); known || nearest != "off" {
+		t.Errorf("nearest name to of: got %q (known: %v), want off", nearest, known)
+	}
+}

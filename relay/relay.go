@@ -1,0 +1,243 @@
+// Package relay is one running relay. [Load] turns a config file into a [Plan], the compiled config that never
+// changes; [Relay.Run] opens the listeners, runs a lane for each destination and the sweep, and stops them all,
+// from the outside in, when its context ends.
+//
+// It is the one place where the parts (listen, ingest, lane, egress, admin) meet: none of them knows another.
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/postern-relay/postern/relay/admin"
+	"github.com/postern-relay/postern/relay/ingest"
+	"github.com/postern-relay/postern/relay/lane"
+	"github.com/postern-relay/postern/relay/listen"
+	"github.com/postern-relay/postern/store"
+)
+
+// Relay is one running relay. Set its fields, then call Run once.
+type Relay struct {
+	Plan  *Plan            // required
+	Store store.Store      // required; the caller opens and closes it
+	Log   *zap.Logger      // nil logs nothing
+	Drain time.Duration    // how long requests and attempts in flight may go on after a stop; 0 means 10 s
+	Now   func() time.Time // wall clock; nil means time.Now
+
+	lanes    map[string]*lane.Lane
+	draining atomic.Bool
+}
+
+// Run serves until ctx ends or the store breaks, and returns when nothing of it is left: nil after a stop that was
+// asked for, an error that wraps store.ErrBroken when the store cannot go on, or the reason why a listener did
+// not open. What is pending then stays in the store and is delivered by the next run.
+func (r *Relay) Run(ctx context.Context) error {
+	if r.Plan == nil || r.Store == nil {
+		return errors.New("relay: Plan and Store are required")
+	}
+	r.setDefaults()
+
+	ingestServer, adminServer, err := r.open()
+	if err != nil {
+		return err
+	}
+
+	// Each layer has a context of its own, so that they can be stopped one after the other. They derive from the
+	// caller's values and not from its end.
+	base := context.WithoutCancel(ctx)
+	lanesCtx, stopLanes := context.WithCancel(base)
+	defer stopLanes()
+	outer, cancelOuter := context.WithCancel(ctx)
+	defer cancelOuter()
+
+	var parts errgroup.Group
+	start := func(name string, ctx context.Context, run func(context.Context) error) {
+		parts.Go(func() error {
+			err := run(ctx)
+			if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+				return nil
+			}
+			cancelOuter() // one part that cannot go on ends the whole
+			return fmt.Errorf("%s: %w", name, err)
+		})
+	}
+	closeIdle, err := r.makeLanes(ingestServer.Addr(), adminServer.Addr())
+	if err != nil {
+		return errors.Join(err, ingestServer.Close(), adminServer.Close())
+	}
+	defer closeIdle()
+	for _, name := range r.Plan.Destinations() {
+		if l := r.lanes[name]; l != nil {
+			start("lane "+name, lanesCtx, l.Run)
+		}
+	}
+	sweep := &sweeper{Store: r.Store, Retention: r.Plan.retention, Now: r.Now, Log: r.Log.Named("sweep")}
+	start("sweep", lanesCtx, sweep.Run)
+
+	ingestDone, adminDone := make(chan error, 1), make(chan error, 1)
+	ingestCtx, stopIngest := context.WithCancel(base)
+	defer stopIngest()
+	adminCtx, stopAdmin := context.WithCancel(base)
+	defer stopAdmin()
+	go func() { ingestDone <- ingestServer.Run(ingestCtx) }()
+	go func() { adminDone <- adminServer.Run(adminCtx) }()
+
+	r.logStart(ctx, ingestServer, adminServer)
+
+	var ingestErr, adminErr error
+	ingestOpen, adminOpen := true, true
+	select {
+	case <-outer.Done():
+	case <-r.Store.Broken():
+	case ingestErr = <-ingestDone:
+		ingestOpen = false
+	case adminErr = <-adminDone:
+		adminOpen = false
+	}
+
+	r.draining.Store(true)
+	r.Log.Info("stopping", zap.Duration("drain_seconds", r.Drain), zap.Int64("pending", r.Store.Pending()))
+	stopIngest()
+	if ingestOpen {
+		ingestErr = <-ingestDone
+	}
+	stopLanes()
+	partsErr := parts.Wait()
+	stopAdmin()
+	if adminOpen {
+		adminErr = <-adminDone
+	}
+
+	if err := r.Store.Err(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return errors.Join(wrap("ingest listener", ingestErr), wrap("admin listener", adminErr), partsErr)
+}
+
+func (r *Relay) setDefaults() {
+	if r.Log == nil {
+		r.Log = zap.NewNop()
+	}
+	if r.Drain <= 0 {
+		r.Drain = 10 * time.Second
+	}
+	if r.Now == nil {
+		r.Now = time.Now
+	}
+}
+
+// open binds both listeners, so that a port in use is an error before anything has started.
+func (r *Relay) open() (ingestServer, adminServer *listen.Server, err error) {
+	ingestServer, err = listen.Open(listen.Options{
+		Address: r.Plan.ingestAddress, Tokens: r.Plan.tokens, Drain: r.Drain, Log: r.Log.Named("listen.ingest"),
+		Handler: &ingest.Handler{
+			Acceptor: r.Store, Router: r.Plan, Wake: r.wake, MaxBody: r.Plan.maxBody,
+			AcceptedStatus: r.Plan.acceptedStatus, Draining: r.draining.Load, Now: r.Now, Log: r.Log.Named("ingest"),
+		},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("open ingest listener: %w", err)
+	}
+	adminServer, err = listen.Open(listen.Options{
+		Address: r.Plan.adminAddress, Drain: r.Drain, Log: r.Log.Named("listen.admin"),
+		Handler: &admin.Handler{Ready: r.unready, Log: r.Log.Named("admin")},
+	})
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("open admin listener: %w", err), ingestServer.Close())
+	}
+	return ingestServer, adminServer, nil
+}
+
+// makeLanes makes the lanes of the destinations that are enabled. Their dialers learn our own addresses, so that a
+// destination can never be the relay itself. The returned func closes their idle connections.
+func (r *Relay) makeLanes(own ...net.Addr) (closeIdle func(), err error) {
+	var listening []netip.AddrPort
+	for _, a := range own {
+		if tcp, ok := a.(*net.TCPAddr); ok {
+			listening = append(listening, tcp.AddrPort())
+		}
+	}
+	r.lanes = make(map[string]*lane.Lane)
+	var transports []*http.Transport
+	for _, name := range r.Plan.Destinations() {
+		d := r.Plan.destinations[name]
+		if !d.enabled {
+			continue
+		}
+		sender, transport, err := d.sender(r.Store, func() []netip.AddrPort { return listening })
+		if err != nil {
+			return nil, fmt.Errorf("destination %q: %w", name, err)
+		}
+		transports = append(transports, transport)
+		r.lanes[name] = &lane.Lane{
+			Name: name, Queue: r.Store, Sender: sender.Bind(nil, r.Now, r.Log.Named("egress")), Retry: d.retry,
+			Concurrency: d.concurrency, Drain: r.Drain, Now: r.Now, Log: r.Log.Named("lane"),
+		}
+	}
+	return func() {
+		for _, t := range transports {
+			t.CloseIdleConnections()
+		}
+	}, nil
+}
+
+// wake tells the lane of a destination that something pending may have appeared at c.
+func (r *Relay) wake(destination string, c store.Cursor) {
+	if l := r.lanes[destination]; l != nil {
+		l.Wake(c)
+	}
+}
+
+// unready lists why new messages should not be sent here now.
+func (r *Relay) unready() []string {
+	var reasons []string
+	if r.draining.Load() {
+		reasons = append(reasons, "stopping")
+	}
+	if err := r.Store.Err(); err != nil {
+		reasons = append(reasons, "the store has failed")
+	}
+	return reasons
+}
+
+// logStart says where the relay listens and what is waiting, and warns of deliveries that nothing will send.
+func (r *Relay) logStart(ctx context.Context, ingestServer, adminServer *listen.Server) {
+	r.Log.Info("listening", zap.String("ingest", addrText(ingestServer.Addr())), zap.String("admin", addrText(adminServer.Addr())),
+		zap.Int64("pending", r.Store.Pending()))
+	waiting, err := r.Store.PendingDestinations(ctx)
+	if err != nil {
+		r.Log.Warn("pending destinations unknown", zap.Error(err))
+		return
+	}
+	for _, name := range waiting {
+		switch d, ok := r.Plan.destinations[name]; {
+		case !ok:
+			r.Log.Warn("deliveries held", zap.String("destination", name), zap.String("reason", "not in the config"))
+		case !d.enabled:
+			r.Log.Warn("deliveries held", zap.String("destination", name), zap.String("reason", "not enabled"))
+		}
+	}
+}
+
+func addrText(a net.Addr) string {
+	if a.Network() == "unix" {
+		return "unix://" + a.String()
+	}
+	return a.String()
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
