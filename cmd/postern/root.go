@@ -1,0 +1,141 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/postern-relay/postern/config"
+	"github.com/postern-relay/postern/store"
+	"github.com/postern-relay/postern/store/badgerstore"
+)
+
+// Exit codes of the program. They are part of its interface: docs/operations.md lists them.
+const (
+	exitOK      = 0
+	exitFailed  = 1 // the command ran and what it was asked for did not succeed
+	exitUsage   = 2 // the command line or the config file is wrong
+	exitLocked  = 3 // another process uses the data folder
+	exitDamaged = 4 // the store is damaged; nothing was served
+	exitBroken  = 5 // the store failed while running; restart after a look at the disk
+)
+
+// program is what the commands share: the world outside the process.
+type program struct {
+	environ        []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	configPath string
+	json       bool
+}
+
+// usageError marks an error as the caller's: exit code 2.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+// errReported ends a command whose output has already said what is wrong.
+var errReported = errors.New("reported")
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "postern",
+		Short: "Deliver webhooks durably, signed and retried, from one plain HTTP POST to localhost",
+		Long: `Postern runs next to your app. The app posts to http://127.0.0.1:8025/to/DESTINATION;
+Postern writes the message to disk, answers 202, and delivers it over HTTPS:
+signed, authenticated, retried and on record.
+
+See it work, with nothing to configure:   postern demo
+Check a config file:                      postern validate postern.yaml
+Run it:                                   postern run --config postern.yaml`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	})
+	root.PersistentFlags().BoolVar(&p.json, "json", false, "print JSON for scripts")
+	root.AddCommand(
+		p.runCommand(), p.demoCommand(), p.demoRelayCommand(), p.validateCommand(), p.configCommand(),
+		p.schemaCommand(), p.secretCommand(), p.healthcheckCommand(), p.versionCommand(),
+	)
+	return root
+}
+
+// configFlag adds --config to a command; the environment's POSTERN_CONFIG is its default.
+func (p *program) configFlag(cmd *cobra.Command) {
+	path := p.getenv("POSTERN_CONFIG")
+	if path == "" {
+		path = "postern.yaml"
+	}
+	cmd.Flags().StringVarP(&p.configPath, "config", "c", path, "config file; POSTERN_CONFIG sets the default")
+}
+
+// getenv returns the last value of a variable, as the operating system would.
+func (p *program) getenv(name string) string {
+	value := ""
+	for _, entry := range p.environ {
+		if k, v, ok := strings.Cut(entry, "="); ok && k == name {
+			value = v
+		}
+	}
+	return value
+}
+
+// exitCode writes an error for the person at the terminal and turns it into the program's exit code.
+func (p *program) exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	code := exitFailed
+	var (
+		usage   usageError
+		faults  config.ErrorList
+		damaged *badgerstore.DamageError
+	)
+	switch {
+	case errors.As(err, &usage), errors.As(err, &faults), isUnknownCommand(err):
+		code = exitUsage
+	case errors.Is(err, badgerstore.ErrLocked):
+		code = exitLocked
+	case errors.As(err, &damaged):
+		code = exitDamaged
+	case errors.Is(err, store.ErrBroken):
+		code = exitBroken
+	}
+	switch {
+	case errors.Is(err, errReported):
+	case faults != nil:
+		// One fault a line, each beginning with its place, so that editors can jump to it.
+		fmt.Fprintln(p.stderr, faults.Error())
+	default:
+		fmt.Fprintln(p.stderr, "postern:", err)
+	}
+	return code
+}
+
+// isUnknownCommand recognises cobra's own complaints about the command line, for which it has no type.
+func isUnknownCommand(err error) bool {
+	text := err.Error()
+	return strings.HasPrefix(text, "unknown command") || strings.HasPrefix(text, "accepts ") ||
+		strings.HasPrefix(text, "required flag")
+}
+
+// printJSON writes v as one indented JSON document.
+func (p *program) printJSON(v any) error {
+	enc := json.NewEncoder(p.stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}

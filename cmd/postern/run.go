@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/postern-relay/postern/relay"
+	"github.com/postern-relay/postern/store/badgerstore"
+)
+
+// runOptions is what the command line says about one running relay.
+type runOptions struct {
+	drain      time.Duration
+	acceptLoss bool
+	relay      relay.LoadOptions
+}
+
+func (p *program) runCommand() *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the relay until SIGTERM or Ctrl-C",
+		Long: `Run the relay. It listens for the app's posts on listen.ingest (127.0.0.1:8025) and answers health checks
+on listen.admin (127.0.0.1:8026).
+
+SIGTERM or Ctrl-C stops accepting, lets the attempts in flight finish within --drain, and exits 0; what is
+left is delivered after the next start. A second signal ends the process at once, which loses nothing either.
+
+Exit codes: 1 failed, 2 wrong command line or config, 3 the data folder is in use, 4 the store is damaged,
+5 the disk failed while running.`,
+		Example: "  postern run --config postern.yaml\n  POSTERN_STORE_PATH=/data postern run",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.serve(cmd.Context(), o) },
+	}
+	p.configFlag(cmd)
+	cmd.Flags().DurationVar(&o.drain, "drain", 10*time.Second, "how long attempts in flight may go on after a stop")
+	cmd.Flags().BoolVar(&o.acceptLoss, "accept-loss", false,
+		"serve a store although it reports missing records; read its report first")
+	return cmd
+}
+
+// serve runs one relay from its config file until ctx ends.
+func (p *program) serve(ctx context.Context, o runOptions) (err error) {
+	cfg, plan, err := relay.LoadWith(p.configPath, p.environ, o.relay)
+	if err != nil {
+		return err
+	}
+	level, err := zapcore.ParseLevel(cfg.Log.Level)
+	if err != nil {
+		return fmt.Errorf("log level: %w", err)
+	}
+	log := newLogger(p.stderr, cfg.Log.Format, level)
+	defer func() { _ = log.Sync() }() // a terminal or a pipe has nothing to sync, and says so
+	version, commit := versionOf(debug.ReadBuildInfo())
+	log.Info("starting", zap.String("version", version), zap.String("commit", commit),
+		zap.String("config", p.configPath), zap.Int("destinations", len(plan.Destinations())))
+	p.warnOfIgnored(log)
+	for _, w := range cfg.Warnings() {
+		log.Warn("config", zap.String("place", w.File), zap.Int("line", w.Line), zap.String("reason", w.Msg))
+	}
+
+	// The store is opened and closed here, outside of everything that uses it.
+	st, err := badgerstore.Open(badgerstore.Options{
+		Path:       cfg.Store.Path,
+		MinFree:    int64(cfg.Store.MinFree),
+		MaxPending: int64(cfg.Store.MaxPending),
+		AcceptLoss: o.acceptLoss,
+		Log:        log.Named("store"),
+	})
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
+	}
+	defer func() {
+		if closeErr := st.Close(); closeErr != nil {
+			err = errors.Join(err, fmt.Errorf("close store: %w", closeErr))
+		}
+	}()
+
+	r := &relay.Relay{Plan: plan, Store: st, Drain: o.drain, Log: log}
+	if err := r.Run(ctx); err != nil {
+		log.Error("stopped", zap.Error(err))
+		return err
+	}
+	log.Info("stopped")
+	return nil
+}
+
+// warnOfIgnored names the proxy variables of the environment: other programs obey them, and Postern never does.
+func (p *program) warnOfIgnored(log *zap.Logger) {
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"} {
+		if p.getenv(name) != "" {
+			log.Warn("proxy variable ignored", zap.String("name", name))
+		}
+	}
+}
