@@ -1,0 +1,27 @@
+# docker build -t postern --build-arg VERSION=1.2.3 .
+FROM golang:1.26 AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG VERSION=""
+RUN make build VERSION="$VERSION"
+# The data folder belongs to the user of the last stage; a new volume takes owner and mode over from it.
+RUN mkdir -m 0700 /empty-data
+
+FROM scratch
+# Receivers are verified against these; tls.ca_file of a destination replaces them.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /src/LICENSE /LICENSE
+COPY --from=build /src/bin/postern /postern
+COPY --from=build --chown=65532:65532 /empty-data /data
+USER 65532:65532
+ENV POSTERN_CONFIG=/etc/postern/postern.yaml \
+    POSTERN_STORE_PATH=/data
+# Nothing outside of /data is ever written: run it with --read-only.
+VOLUME /data
+# No EXPOSE: Postern listens on loopback, for the app in the same network namespace.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/postern", "healthcheck"]
+ENTRYPOINT ["/postern"]
+CMD ["run", "--config", "/etc/postern/postern.yaml"]
