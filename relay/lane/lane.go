@@ -102,7 +102,7 @@ func (l *Lane) wake(first, last store.Cursor) {
 		l.woken.lo = first
 	}
 	if l.woken.hi.Less(last) {
-		_ = last
+		l.woken.hi = last
 	}
 	select {
 	case l.signalLocked() <- struct{}{}:
