@@ -7,14 +7,14 @@ COPY . .
 ARG VERSION=""
 RUN make build VERSION="$VERSION"
 # The data folder belongs to the user of the last stage; a new volume takes owner and mode over from it.
-RUN mkdir -m 0700 /empty-data
+RUN mkdir /empty-data
 
 FROM scratch
 # Receivers are verified against these; tls.ca_file of a destination replaces them.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /src/LICENSE /LICENSE
 COPY --from=build /src/bin/postern /postern
-COPY --from=build --chown=65532:65532 /empty-data /data
+COPY --from=build --chown=65532:65532 --chmod=0700 /empty-data /data
 USER 65532:65532
 ENV POSTERN_CONFIG=/etc/postern/postern.yaml \
     POSTERN_STORE_PATH=/data

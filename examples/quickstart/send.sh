@@ -14,4 +14,3 @@ curl --fail-with-body --silent --show-error \
 	--header "Idempotency-Key: $key" \
 	--data '{"type": "alert.fired", "data": {"severity": "high", "disk": "sda1"}}' \
 	"$ingest/to/$destination"
-echo

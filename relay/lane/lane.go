@@ -173,10 +173,11 @@ func newRunner(l *Lane) *runner {
 	}
 	r.log = r.log.With(zap.String("destination", l.Name))
 	r.window = newWindow(max(minWindow, 4*r.concurrency))
-	// Of the capacity of both channels neither the runner nor a worker ever blocks: there are no more jobs than
+	// Of the capacity of these channels neither the runner nor a worker ever blocks: there are no more jobs than
 	// that at a time.
-	r.jobs = make(chan *flight, r.concurrency)
-	r.results = make(chan result, r.concurrency)
+	r.jobs = make(chan *flight, r.concurrency+recording)
+	r.sent = make(chan struct{}, r.concurrency)
+	r.results = make(chan result, r.concurrency+recording)
 	l.mu.Lock()
 	r.signal = l.signalLocked()
 	l.stats = Stats{Attempts: make(map[store.Class]int64)}

@@ -23,6 +23,10 @@ const (
 	// recordGrace is how long, after the attempts in flight have been cut off, their records may take.
 	recordGrace = 5 * time.Second
 
+	// recording is how many outcomes may wait for their sync while further attempts are made: a receiver that
+	// answers faster than the disk syncs is then limited by neither, and their records share a sync.
+	recording = 128
+
 	firstPause, longestPause = 50 * time.Millisecond, 30 * time.Second // between tries at a store that has trouble
 )
 
@@ -44,7 +48,9 @@ type runner struct {
 	window    *window
 	signal    <-chan struct{}
 	jobs      chan *flight
+	sent      chan struct{} // an attempt is over, and its outcome not yet on record
 	results   chan result
+	sending   int // attempts begun and not known to be over
 	workers   sync.WaitGroup
 	started   int // workers
 	sendCtx   context.Context
@@ -83,6 +89,8 @@ func (r *runner) loop(ctx context.Context) error {
 		case <-r.readAgain:
 			r.readAgain = nil
 		case <-timer.C:
+		case <-r.sent:
+			r.sending--
 		case res := <-r.results:
 			if err := r.landAll(res); err != nil {
 				return err
@@ -136,7 +144,8 @@ func (r *runner) fill(ctx context.Context) error {
 // dispatch starts what is due, and returns how long to sleep unless something happens.
 func (r *runner) dispatch() time.Duration {
 	now := r.now()
-	for len(r.window.flying) < r.concurrency {
+	r.takeSent()
+	for !r.busy() {
 		f, ok := r.window.take(now)
 		if !ok {
 			break
@@ -145,12 +154,29 @@ func (r *runner) dispatch() time.Duration {
 			r.started++
 			r.workers.Go(r.work)
 		}
+		r.sending++
 		r.jobs <- f
 	}
-	if len(r.window.items) == 0 || len(r.window.flying) == r.concurrency {
+	if len(r.window.items) == 0 || r.busy() {
 		return maxSleep
 	}
 	return min(maxSleep, max(0, r.window.items[0].DueAt.Sub(now)))
+}
+
+// busy reports whether nothing more may be begun now.
+func (r *runner) busy() bool {
+	return r.sending >= r.concurrency || len(r.window.flying) >= r.concurrency+recording
+}
+
+func (r *runner) takeSent() {
+	for {
+		select {
+		case <-r.sent:
+			r.sending--
+		default:
+			return
+		}
+	}
 }
 
 // recheck has the recent part of the queue read again, if it has not been for a while.

@@ -23,6 +23,7 @@ func (r *runner) work() {
 func (r *runner) attempt(f *flight) result {
 	before := f.before
 	a := r.sendOnce(before)
+	r.sent <- struct{}{}
 	a.Delivery, a.Round, a.Number = before.ID, before.Round, before.Made+1
 	after := next(before, a, r.lane.Retry, r.now(), r.rand())
 
