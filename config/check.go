@@ -31,11 +31,11 @@ func (d *decoder) checkOneOf(group oneOf, pairs []pair, fields []field, n *yaml.
 				known = append(known, f.key)
 			}
 		}
-		d.src.fail(d.src.placeOf(path, d.at(n)), path, fmt.Sprintf("nothing is set; write %s as %s", orList(known), group.oneOf()))
+		d.src.fail(d.src.placeOf(path, d.at(n)), path, fmt.Sprintf("no %s; write %s", group.oneOf(), orList(known)))
 		return
 	}
 	for _, p := range set[1:] {
-		d.src.fail(p.at, join(path, p.key), fmt.Sprintf("contradicts %s; write one key only as %s", set[0].key, group.oneOf()))
+		d.src.fail(p.at, join(path, p.key), fmt.Sprintf("contradicts %s; keep one %s", set[0].key, group.oneOf()))
 	}
 }
 

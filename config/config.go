@@ -55,7 +55,7 @@ func Parse(name string, data []byte, environ []string) (*Config, error) {
 	setDefaults(reflect.ValueOf(cfg).Elem())
 	d := newDecoder(cfg, filepath.Dir(name), environ)
 	if len(data) > maxFile {
-		d.src.report(place{file: name}, "", fmt.Sprintf("the file is larger than %s", Size(maxFile)))
+		d.src.report(place{file: name, line: 1, col: 1}, "", fmt.Sprintf("the file is larger than %s", Size(maxFile)))
 	} else {
 		d.document(data)
 	}

@@ -1,10 +1,8 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -141,7 +139,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 	byKey := make(map[string]pair, len(pairs))
 	for _, p := range pairs {
 		byKey[p.key] = p
-		if !hasField(fields, p.key) {
+		if !hasField(fields, p.key) && !d.src.full() {
 			d.src.report(p.at, join(path, clip(p.key)), unknownKey(p.key, fields))
 		}
 	}
@@ -253,9 +251,6 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, r rules) {
 		}
 		value := reflect.New(v.Type().Elem()).Elem()
 		d.value(p.value, value, child, r.entry())
-		if secret, ok := value.Interface().(Secret); ok && strings.Contains(secret.Reveal(), "{{") {
-			d.src.fail(d.at(p.value), child, "templates in headers are not supported yet; write a fixed text")
-		}
 		if !d.src.faulty[child] {
 			v.SetMapIndex(reflect.ValueOf(p.key), value)
 		}
@@ -306,111 +301,4 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string, r rules) {
 		d.value(item, list.Index(i), child, r.entry())
 	}
 	v.Set(list)
-}
-
-// scalar decodes a value of one word.
-func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, r rules) {
-	at := d.src.placeOf(path, d.at(n))
-	text, err := d.word(n, v, r)
-	if err != nil {
-		d.src.fail(at, path, err.Error())
-		return
-	}
-	for _, file := range text.files {
-		if d.secretFiles[file].open {
-			d.src.warnings = append(d.src.warnings, &Error{File: at.file, Line: at.line, Col: at.col, Path: path,
-				Msg: fmt.Sprintf("every user of this machine may read %q; run chmod o-r on it", clip(file))})
-		}
-	}
-	if secret, ok := v.Addr().Interface().(*Secret); ok {
-		*secret = Secret{&secretText{value: text.value, shown: text.shown}}
-		return
-	}
-	value := reflect.New(v.Type()).Elem()
-	if err := parseScalar(value, text.value); err != nil {
-		d.src.fail(at, path, err.Error())
-		return
-	}
-	if err := r.check(value); err != nil {
-		d.src.fail(at, path, err.Error())
-		return
-	}
-	if r.path && !filepath.IsAbs(text.value) {
-		value.SetString(filepath.Join(d.dir, text.value))
-	}
-	if text.refs && !r.clear {
-		d.src.shown[path] = text.shown
-	}
-	v.Set(value)
-}
-
-// word returns the text of a scalar node whose type in the file suits v.
-func (d *decoder) word(n *yaml.Node, v reflect.Value, r rules) (expanded, error) {
-	if _, ok := d.overrides[n]; ok {
-		// A variable may hold what no file should show, so it counts as a reference.
-		return expanded{value: n.Value, shown: mask, refs: true}, nil
-	}
-	if n.Kind != yaml.ScalarNode {
-		return expanded{}, fmt.Errorf("must be %s, not %s", wanted(v), kindOf(n))
-	}
-	tag := n.ShortTag()
-	if tag == "!!null" {
-		return expanded{}, errors.New("no value; write one, or remove the key")
-	}
-	text, err := d.expand(d.text(n.Value))
-	switch {
-	case err != nil:
-		return text, err
-	case text.refs && tag == "!!str":
-		if text.value == "" {
-			return text, errors.New("the reference gives an empty text; set what it stands for")
-		}
-		return text, nil
-	case tag == "!!str" && text.value == "" && !r.empty:
-		return text, errors.New("the text is empty; write one, or remove the key")
-	}
-	return text, suits(tag, v, r)
-}
-
-// suits holds the YAML type of a literal against the type of v.
-func suits(tag string, v reflect.Value, r rules) error {
-	ok := tag == "!!str"
-	switch v.Kind() {
-	case reflect.Bool:
-		ok = tag == "!!bool"
-	case reflect.Int:
-		ok = tag == "!!int"
-	case reflect.Float64:
-		ok = tag == "!!int" || tag == "!!float"
-	case reflect.String:
-		ok = ok || r.number && tag == "!!int"
-	default:
-		// Durations, sizes and addresses know better what is wrong with a bare number.
-		ok = ok || v.Type() != reflect.TypeFor[Secret]() && (tag == "!!int" || tag == "!!float")
-	}
-	switch {
-	case ok:
-		return nil
-	case v.Kind() == reflect.String || v.Type() == reflect.TypeFor[Secret]():
-		return errors.New("must be text; put the value in quotes")
-	}
-	return fmt.Errorf("must be %s", wanted(v))
-}
-
-func wanted(v reflect.Value) string {
-	switch v.Kind() {
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Int:
-		return "a whole number"
-	case reflect.Float64:
-		return "a number"
-	}
-	switch v.Interface().(type) {
-	case Duration:
-		return "a duration such as 30s, 5m or 72h"
-	case Size:
-		return "a size such as 16KiB or 1MiB"
-	}
-	return "text"
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"reflect"
 	"strings"
@@ -49,7 +48,7 @@ func newDecoder(cfg *Config, dir string, environ []string) *decoder {
 
 // document decodes the whole file and checks what concerns more than one key.
 func (d *decoder) document(data []byte) {
-	top := place{file: d.src.file}
+	top := place{file: d.src.file, line: 1, col: 1}
 	if !utf8.Valid(data) {
 		d.src.report(top, "", "the file is not text in UTF-8")
 		return
@@ -110,23 +109,21 @@ func (d *decoder) parse(data []byte) (*yaml.Node, bool) {
 
 // syntaxError reports what the YAML parser says, in its words.
 func (d *decoder) syntaxError(err error) {
-	at := place{file: d.src.file}
+	at := place{file: d.src.file, line: 1, col: 1}
 	msg := err.Error()
 	var load *yaml.LoadError
 	if errors.As(err, &load) {
-		at.line, at.col = load.Mark.Line, load.Mark.Column
-		if at.line == 0 {
-			at.line, at.col = load.ContextMark.Line, load.ContextMark.Column
+		for _, mark := range []yaml.Mark{load.ContextMark, load.Mark} {
+			if mark.Line > 0 {
+				at.line, at.col = mark.Line, max(1, mark.Column)
+			}
 		}
 		msg = load.Message
 		if load.ContextMsg != "" {
 			msg = load.ContextMsg + ", " + msg
 		}
 	}
-	if at.line > 0 && at.col == 0 {
-		at.col = 1
-	}
-	d.src.report(at, "", fmt.Sprintf("not YAML: %s", clip(d.text(msg))))
+	d.src.report(at, "", "not YAML: "+d.text(msg))
 }
 
 // at returns the place of a node.
@@ -135,7 +132,7 @@ func (d *decoder) at(n *yaml.Node) place {
 		return place{file: name}
 	}
 	if n.Line == 0 {
-		return place{file: d.src.file}
+		return place{file: d.src.file, line: 1, col: 1}
 	}
 	return place{file: d.src.file, line: n.Line, col: n.Column}
 }

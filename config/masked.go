@@ -72,6 +72,9 @@ func (c *Config) node(v reflect.Value, path string, r rules) *yaml.Node {
 		list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Style: yaml.FlowStyle}
 		for i := range v.Len() {
 			item := c.node(v.Index(i), path+"["+strconv.Itoa(i)+"]", r)
+			if item == nil {
+				item = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}
+			}
 			if item.Kind == yaml.MappingNode {
 				list.Style = 0
 			}
@@ -160,14 +163,14 @@ func withoutPassword(s string) string {
 var sensitiveHeader = regexp.MustCompile(`(?i)auth|cookie|token|secret|key|passw|credential|signature`)
 
 func (c *Config) secretNode(s Secret, path string) *yaml.Node {
-	if s.p == nil {
+	if s.value == nil {
 		return nil
 	}
 	_, header, ok := strings.Cut(path, ".headers.")
 	if !ok || sensitiveHeader.MatchString(header) {
 		return text(mask)
 	}
-	return text(s.p.shown)
+	return text(*s.shown)
 }
 
 // text returns a string node. Its tag makes the dumper quote what would be read as something else.

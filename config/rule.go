@@ -185,7 +185,7 @@ func (r rules) check(v reflect.Value) error {
 				return nil
 			}
 		}
-		if near := Nearest(text, r.enum); near != "" {
+		if near := Nearest(text, r.enum); near != "" && v.Kind() == reflect.String {
 			return fmt.Errorf("not one of the values known here; did you mean %s?", near)
 		}
 		return fmt.Errorf("not one of the values known here; write %s", orList(r.enum))

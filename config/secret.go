@@ -11,30 +11,30 @@ const mask = "***"
 // Secret is a text that never prints itself: every way of formatting or encoding it gives ***, and only Reveal
 // gives the value. The zero value is not set. Secrets are not comparable by value; == compares identity.
 //
-// It holds a pointer, since fmt prints the content of unexported fields without asking their methods: of a pointer
-// it prints the address.
+// It holds pointers, since fmt prints the content of unexported fields without asking their methods: of a pointer
+// it prints the address. They point to plain strings, since with a verb that does not fit, such as %s, fmt follows a
+// pointer to a struct.
 type Secret struct {
-	p *secretText
-}
-
-type secretText struct {
-	value string
-	shown string // what Masked prints where literal text is no secret
+	value *string
+	shown *string // what Masked prints where literal text is no secret
 }
 
 // NewSecret makes a secret of a text.
-func NewSecret(value string) Secret { return Secret{&secretText{value: value, shown: mask}} }
+func NewSecret(value string) Secret {
+	shown := mask
+	return Secret{value: &value, shown: &shown}
+}
 
 // Reveal returns the text; it is empty if the secret is not set.
 func (s Secret) Reveal() string {
-	if s.p == nil {
+	if s.value == nil {
 		return ""
 	}
-	return s.p.value
+	return *s.value
 }
 
 // IsSet reports whether the secret holds a text that is not empty.
-func (s Secret) IsSet() bool { return s.p != nil && s.p.value != "" }
+func (s Secret) IsSet() bool { return s.value != nil && *s.value != "" }
 
 // String returns ***.
 func (Secret) String() string { return mask }

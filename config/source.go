@@ -38,14 +38,17 @@ func newSource(file string) source {
 // report adds a fault that leaves the values of all keys as they are.
 func (s *source) report(at place, path, msg string) {
 	switch {
-	case len(s.errs) > maxErrors:
+	case s.full():
 		return
 	case len(s.errs) == maxErrors:
 		msg, path = "too many faults; correct these, then see the rest", ""
-		at = place{file: at.file}
+		at = place{file: s.file, line: 1, col: 1}
 	}
 	s.errs = append(s.errs, &Error{File: at.file, Line: at.line, Col: at.col, Path: path, Msg: msg})
 }
+
+// full reports whether further faults would not be kept anyway.
+func (s *source) full() bool { return len(s.errs) > maxErrors }
 
 // fail adds a fault of the value at path.
 func (s *source) fail(at place, path, msg string) {
@@ -64,7 +67,7 @@ func (s *source) nearest(path string) place {
 		}
 		up, ok := parent(path)
 		if !ok {
-			return place{file: s.file}
+			return place{file: s.file, line: 1, col: 1}
 		}
 		path = up
 	}

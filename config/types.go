@@ -186,7 +186,7 @@ type Auth struct {
 	OAuth2 *OAuth2 `yaml:"oauth2" rule:"later"`
 }
 
-func (Auth) oneOf() string { return "a kind of authorization" }
+func (Auth) oneOf() string { return "kind of authorization" }
 
 // Bearer is a fixed bearer token.
 type Bearer struct {
@@ -250,7 +250,7 @@ type Sign struct {
 	Profile *Profile `yaml:"profile" rule:"later"`
 }
 
-func (Sign) oneOf() string { return "a kind of signature" }
+func (Sign) oneOf() string { return "kind of signature" }
 
 // Standard signs as Standard Webhooks says.
 type Standard struct {
