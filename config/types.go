@@ -255,7 +255,7 @@ func (Sign) oneOf() string { return "kind of signature" }
 // Standard signs as Standard Webhooks says.
 type Standard struct {
 	// Secrets of the form whsec_…; each one makes a signature, so that receivers can change from one to the next.
-	Secrets []Secret `yaml:"secrets" rule:"required;min=1;max=16"`
+	Secrets []Secret `yaml:"secrets" rule:"required;min=1;max=8"`
 }
 
 // HMAC signs the body.
@@ -322,7 +322,7 @@ type Retry struct {
 	Factor float64 `yaml:"factor" rule:"min=1;max=100"`
 	// By what fraction of itself a delay may be longer, at random: 0 to 1. It is never shorter.
 	Jitter float64 `yaml:"jitter" rule:"min=0;max=1;default=0.2"`
-	// How long after acceptance, or after a replay, an attempt may still be begun.
+	// How long after acceptance a further attempt may still be planned. The first attempt is made at any age, and a replay is bounded by its attempts alone.
 	MaxAge Duration `yaml:"max_age" rule:"min=1s;max=8760h;default=96h"`
 }
 
