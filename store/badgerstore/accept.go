@@ -248,7 +248,8 @@ func (s *Store) removeKeys(ctx context.Context, keys [][]byte, check func(*group
 	for _, key := range keys {
 		size += int64(len(key)) + entryOverhead
 	}
-	return s.submit(ctx, &request{size: size, entries: int64(len(keys)), stage: func(g *group) error {
+	// As much again is for what check may write.
+	return s.submit(ctx, &request{size: 2 * size, entries: 2 * int64(len(keys)), stage: func(g *group) error {
 		if ok, err := check(g); !ok {
 			return err
 		}

@@ -23,13 +23,6 @@ func (l *badgerLogger) ignored() string {
 	return l.table
 }
 
-// checksum reports whether an error of Badger means that a file is not what was written.
-func (l *badgerLogger) checksum(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "CHECKSUM_MISMATCH") || strings.Contains(text, "checksum mismatch") ||
-		strings.Contains(text, "file does not exist for table") || strings.Contains(text, "does not exist for table")
-}
-
 // Errorf implements badger.Logger.
 func (l *badgerLogger) Errorf(format string, args ...any) {
 	text := line(format, args)

@@ -32,8 +32,12 @@ import (
 
 // Options say where and how a store is kept.
 type Options struct {
-	Path       string           // the store's folder, made with mode 0700 if it is not there; required
-	MinFree    int64            // bytes of disk to leave free: below it Accept returns store.ErrNoSpace; 0 means 256 MiB, and less than Badger needs for itself (224 MiB) counts as that
+	Path string // the store's folder, made with mode 0700 if it is not there; required
+
+	// MinFree is the number of bytes to leave free on the disk: below it Accept returns store.ErrNoSpace. 0 means
+	// 256 MiB. Less than the 224 MiB that Badger needs for itself counts as those.
+	MinFree int64
+
 	MaxPending int64            // most pending deliveries: above it Accept returns store.ErrBacklog; 0 means 1,000,000
 	AcceptLoss bool             // serve a store that a start has found damaged, without what it has lost
 	Now        func() time.Time // wall clock; nil means time.Now
@@ -131,8 +135,8 @@ func Open(o Options) (*Store, error) {
 }
 
 func (s *Store) open(acceptLoss bool) (err error) {
-	if err := os.MkdirAll(s.path, 0o700); err != nil {
-		return fmt.Errorf("make folder: %w", err)
+	if err := makeFolder(s.path); err != nil {
+		return err
 	}
 	if s.lock, err = lock(filepath.Join(s.path, "lock")); err != nil {
 		return fmt.Errorf("%q: %w", s.path, err)
@@ -149,7 +153,7 @@ func (s *Store) open(acceptLoss bool) (err error) {
 		return err
 	}
 	if s.db, err = openBadger(gate.badgerPath(), s.log); err != nil {
-		return errors.Join(err, gate.failed())
+		return gate.failed(err)
 	}
 	state, err := gate.after(s.db, side)
 	if err != nil {
@@ -187,9 +191,6 @@ func openBadger(path string, log *zap.Logger) (*badger.DB, error) {
 		return nil, &DamageError{Path: filepath.Dir(path), Reason: "a table of the database cannot be read: " + table}
 	}
 	if err != nil {
-		if bridge.checksum(err) {
-			return nil, &DamageError{Path: filepath.Dir(path), Reason: "a table of the database is damaged: " + err.Error()}
-		}
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	return db, nil
@@ -208,7 +209,7 @@ func badgerOptions(path string) badger.Options {
 		WithNumLevelZeroTablesStall(8).
 		WithBlockCacheSize(16 << 20).
 		WithIndexCacheSize(16 << 20).
-		WithChecksumVerificationMode(options.OnTableRead).
+		WithChecksumVerificationMode(options.NoVerification). // verifyTables has done it; each record is checked when read
 		WithVerifyValueChecksum(true).
 		WithNumVersionsToKeep(1).
 		WithCompactL0OnClose(false).

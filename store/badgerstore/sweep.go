@@ -13,7 +13,8 @@ import (
 )
 
 // Sweep implements store.Sweeper. It goes through the index of ended deliveries, oldest first. A message with a
-// delivery that has not ended long enough is left to the entry of that one, and the entry looked at is dropped.
+// delivery that is pending is left to the entry which that will get, and one whose last delivery has not ended long
+// enough to the entry of that; the entry looked at goes.
 func (s *Store) Sweep(ctx context.Context, before time.Time, limit int) (deleted int, more bool, err error) {
 	if err := s.begin(ctx); err != nil {
 		return 0, false, err
@@ -82,7 +83,8 @@ type sweeping struct {
 	store  *Store
 	before time.Time
 
-	keys    [][]byte
+	keys    [][]byte                 // to delete
+	later   []entry                  // to write
 	gone    int                      // messages among the keys
 	seen    map[store.MessageID]bool // messages that are
 	deleted int
@@ -99,6 +101,7 @@ func (w *sweeping) add(ctx context.Context, endKey []byte) error {
 	}
 	message := id.Message()
 	var last, attempts [][]byte
+	var later []byte
 	if !w.seen[message] {
 		err = w.store.db.View(func(txn *badger.Txn) error {
 			m, chunks, _, err := readMessage(txn, message)
@@ -108,7 +111,10 @@ func (w *sweeping) add(ctx context.Context, endKey []byte) error {
 			if err != nil {
 				return err
 			}
-			last, attempts, err = keysOf(txn, m, chunks, w.before)
+			if later, err = nextLook(txn, m, w.before); err != nil || later != nil {
+				return err
+			}
+			last, attempts, err = keysOf(txn, m, chunks)
 			return err
 		})
 	}
@@ -125,6 +131,9 @@ func (w *sweeping) add(ctx context.Context, endKey []byte) error {
 		}
 	}
 	w.keys = slices.Concat(w.keys, attempts, last, [][]byte{endKey})
+	if len(later) > 0 && later[0] == kindEnded {
+		w.later = append(w.later, sealed(later))
+	}
 	if len(last) > 0 {
 		w.seen[message] = true
 		w.gone++
@@ -139,17 +148,48 @@ func (w *sweeping) flush(ctx context.Context) error {
 	if len(w.keys) == 0 {
 		return nil
 	}
-	err := w.store.removeKeys(ctx, w.keys, func(*group) (bool, error) { return true, nil })
+	keys, later := w.keys, w.later
+	err := w.store.removeKeys(ctx, keys, func(g *group) (bool, error) {
+		for _, e := range later {
+			g.put(e.key, e.value)
+		}
+		return true, nil
+	})
 	if err != nil {
 		return err
 	}
 	w.deleted += w.gone
-	w.keys, w.gone = nil, 0
+	w.keys, w.later, w.gone = nil, nil, 0
 	return nil
 }
 
-// keysOf returns the keys of a message all of whose deliveries have ended before the given time, and none for another.
-func keysOf(txn *badger.Txn, m store.Message, chunks int, before time.Time) (last, attempts [][]byte, err error) {
+// stillPending is what nextLook returns for a message that needs no entry in the index now.
+var stillPending = []byte{kindQueue}
+
+// nextLook returns nil if all deliveries of a message have ended before the given time. Otherwise it returns the key
+// of the entry at which to look again, or stillPending if the end of a delivery is to write that.
+func nextLook(txn *badger.Txn, m store.Message, before time.Time) ([]byte, error) {
+	var latest store.Delivery
+	for n := range m.Recipients {
+		d, err := readDelivery(txn, m.ID.Delivery(n))
+		if err != nil {
+			return nil, err
+		}
+		if !d.State.Ended() {
+			return stillPending, nil
+		}
+		if latest.EndedAt.Before(d.EndedAt) {
+			latest = d
+		}
+	}
+	if len(m.Recipients) == 0 || latest.EndedAt.Before(before) {
+		return nil, nil
+	}
+	return endedKey(latest.EndedAt, latest.ID), nil
+}
+
+// keysOf returns the keys of a message all of whose deliveries have ended: those of its attempts, and the others.
+func keysOf(txn *badger.Txn, m store.Message, chunks int) (last, attempts [][]byte, err error) {
 	last = append(last, messageKey(m.ID))
 	for n := range chunks {
 		last = append(last, chunkKey(m.ID, n))
@@ -157,16 +197,10 @@ func keysOf(txn *badger.Txn, m store.Message, chunks int, before time.Time) (las
 	if m.Idempotency != nil {
 		last = append(last, idempotencyKey(m.Idempotency.Key))
 	}
-	if len(m.Recipients) == 0 {
-		last = append(last, endedKey(m.AcceptedAt, store.DeliveryID(m.ID)))
-	}
 	for n := range m.Recipients {
 		d, err := readDelivery(txn, m.ID.Delivery(n))
 		if err != nil {
 			return nil, nil, err
-		}
-		if !d.State.Ended() || !d.EndedAt.Before(before) {
-			return nil, nil, nil
 		}
 		last = append(last, deliveryKey(d.ID), endedKey(d.EndedAt, d.ID))
 		err = scan(txn, attemptPrefix(d.ID), nil, func(key, _ []byte) (bool, error) {

@@ -9,7 +9,7 @@ import (
 )
 
 func openMemory(tb testing.TB, o storetest.Options) store.Store {
-	m := storetest.NewMemory(storetest.MemoryOptions{Now: o.Now, MaxPending: o.MaxPending})
+	m := storetest.NewMemory(storetest.MemoryOptions(o))
 	tb.Cleanup(func() {
 		if err := m.Close(); err != nil {
 			tb.Errorf("Close: %v", err)

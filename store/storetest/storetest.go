@@ -67,6 +67,9 @@ func due(tb testing.TB, s store.Store, destination string, after store.Cursor, l
 	if err != nil {
 		tb.Fatalf("Due(%q): %v", destination, err)
 	}
+	if len(all) == 0 {
+		return nil // an engine may return either
+	}
 	return all
 }
 

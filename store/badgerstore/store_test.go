@@ -1,0 +1,370 @@
+package badgerstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/postern-relay/postern/store"
+)
+
+func TestBroken(t *testing.T) {
+	t.Run("after a failed commit nobody gets success, and what was acknowledged stays", func(t *testing.T) {
+		cause := errors.New("input/output error")
+		var failing atomic.Bool
+		path := t.TempDir()
+		s, err := Open(Options{Path: path, commit: func(txn *badger.Txn) error {
+			if failing.Load() {
+				return cause
+			}
+			return txn.Commit()
+		}})
+		mustDo(t, err)
+		fill(t, s, 10, 100)
+		failing.Store(true)
+		var all sync.WaitGroup
+		for range 16 {
+			all.Go(func() {
+				_, _, err := s.Accept(context.Background(), newMessage(t, "alerts"), nil)
+				if !errors.Is(err, store.ErrBroken) || !errors.Is(err, cause) {
+					t.Errorf("Accept: got error %v, want ErrBroken with its cause", err)
+				}
+			})
+		}
+		all.Wait()
+		failing.Store(false)
+		select {
+		case <-s.Broken():
+		default:
+			t.Error("Broken is open, want it closed")
+		}
+		if err := s.Err(); !errors.Is(err, cause) {
+			t.Errorf("Err: got %v, want the cause", err)
+		}
+		if _, _, err := s.Accept(t.Context(), newMessage(t, "alerts"), nil); !errors.Is(err, store.ErrBroken) {
+			t.Errorf("Accept when the disk is well again: got error %v, want ErrBroken", err)
+		}
+		if _, err := s.Due(t.Context(), "alerts", store.Cursor{}, 1); !errors.Is(err, store.ErrBroken) {
+			t.Errorf("Due: got error %v, want ErrBroken", err)
+		}
+		after := snapshot(t, path)
+		mustDo(t, s.Close())
+		t.Cleanup(func() { mustDo(t, s.db.Close()) }) // Close leaves that to the end of the process
+		if got := pendingOf(t, mustOpen(t, Options{Path: after})); got != 10 {
+			t.Errorf("pending after: got %d, want 10", got)
+		}
+	})
+}
+
+func TestReserve(t *testing.T) {
+	var free atomic.Int64
+	free.Store(1 << 40)
+	o := Options{Path: t.TempDir(), MinFree: 1 << 30, free: func(string) (int64, error) { return free.Load(), nil }}
+	s := mustOpen(t, o)
+	m := newMessage(t, "alerts")
+	_, _, err := s.Accept(t.Context(), m, nil)
+	mustDo(t, err)
+	t.Run("one byte below it messages are refused", func(t *testing.T) {
+		free.Store(1<<30 - 1)
+		for _, size := range []int{0, 3 << 20} {
+			if _, _, err := s.Accept(t.Context(), newMessage(t, "alerts"), make([]byte, size)); !errors.Is(err, store.ErrNoSpace) {
+				t.Errorf("%d bytes: got error %v, want ErrNoSpace", size, err)
+			}
+		}
+	})
+	t.Run("deliveries go on below it", func(t *testing.T) {
+		due, err := s.Due(t.Context(), "alerts", store.Cursor{}, 1)
+		if err != nil || len(due) != 1 {
+			t.Fatalf("Due: %d, error %v; want one", len(due), err)
+		}
+		after := due[0]
+		after.State, after.EndedAt = store.Delivered, time.Now()
+		mustDo(t, s.Record(t.Context(), due[0], after, store.Attempt{}))
+	})
+	t.Run("at it messages are taken", func(t *testing.T) {
+		free.Store(1 << 30)
+		fill(t, s, 1, 1)
+	})
+	mustDo(t, s.Close())
+	t.Run("a store opens below it while that is safe", func(t *testing.T) {
+		free.Store(floor / 2)
+		s := mustOpen(t, o)
+		if _, _, err := s.Accept(t.Context(), newMessage(t, "alerts"), nil); !errors.Is(err, store.ErrNoSpace) {
+			t.Errorf("got error %v, want ErrNoSpace", err)
+		}
+		mustDo(t, s.Close())
+		free.Store(floor/2 - 1)
+		if _, err := Open(o); !errors.Is(err, store.ErrNoSpace) {
+			t.Errorf("one byte less: got error %v, want ErrNoSpace", err)
+		}
+	})
+	t.Run("free space that cannot be asked for counts as none", func(t *testing.T) {
+		asked := 0
+		s := mustOpen(t, Options{Path: t.TempDir(), free: func(string) (int64, error) {
+			if asked++; asked > 1 {
+				return 0, errors.New("stale file handle")
+			}
+			return 1 << 40, nil
+		}})
+		if _, _, err := s.Accept(t.Context(), newMessage(t, "alerts"), nil); !errors.Is(err, store.ErrNoSpace) {
+			t.Errorf("got error %v, want ErrNoSpace", err)
+		}
+	})
+}
+
+// keysIn counts the keys of each kind, without those that are always there.
+func keysIn(tb testing.TB, s *Store) map[string]int {
+	tb.Helper()
+	found := make(map[string]int)
+	err := s.db.View(func(txn *badger.Txn) error {
+		return scan(txn, nil, nil, func(key, _ []byte) (bool, error) {
+			if key[0] != kindCommit && key[0] != kindFormat {
+				found[string(key[:1])]++
+			}
+			return true, nil
+		})
+	})
+	mustDo(tb, err)
+	return found
+}
+
+func TestLeftovers(t *testing.T) {
+	long := bytes.Repeat([]byte("x"), 5<<20)
+	t.Run("a body whose message never came is deleted at the next start", func(t *testing.T) {
+		path := t.TempDir()
+		commits := 0
+		s, err := Open(Options{Path: path, commit: func(txn *badger.Txn) error {
+			if commits++; commits == 3 {
+				return errors.New("no more")
+			}
+			return txn.Commit()
+		}})
+		mustDo(t, err)
+		if _, _, err := s.Accept(t.Context(), newMessage(t, "alerts"), long); !errors.Is(err, store.ErrBroken) {
+			t.Fatalf("Accept: got error %v, want ErrBroken", err)
+		}
+		dead := snapshot(t, path)
+		if got := keysIn(t, s); got["o"] != 1 || got["b"] == 0 {
+			t.Fatalf("keys before: %v, want a mark and chunks", got)
+		}
+		mustDo(t, s.Close())
+		t.Cleanup(func() { mustDo(t, s.db.Close()) })
+		if got := keysIn(t, mustOpen(t, Options{Path: dead})); len(got) != 0 {
+			t.Errorf("keys after: %v, want none", got)
+		}
+	})
+	t.Run("a long body that is refused at the last moment leaves nothing", func(t *testing.T) {
+		var s *Store
+		var once sync.Once
+		rival := newMessage(t, "alerts")
+		rival.Idempotency = &store.Idempotency{Key: [32]byte{1}, Content: [32]byte{1}}
+		s = mustOpen(t, Options{Path: t.TempDir(), commit: func(txn *badger.Txn) error {
+			err := txn.Commit()
+			once.Do(func() { // after the first chunks: the rival joins a later group, before the message itself
+				s.requests <- rivalRequest(t, rival)
+			})
+			return err
+		}})
+		m := newMessage(t, "alerts")
+		m.Idempotency = &store.Idempotency{Key: [32]byte{1}, Content: [32]byte{2}}
+		if _, _, err := s.Accept(t.Context(), m, long); !errors.Is(err, store.ErrKeyConflict) {
+			t.Fatalf("Accept: got error %v, want ErrKeyConflict", err)
+		}
+		if got := keysIn(t, s); got["o"]+got["b"] != 0 || got["m"] != 1 {
+			t.Errorf("keys: %v, want those of the rival alone", got)
+		}
+	})
+	t.Run("a sweep leaves nothing of a message", func(t *testing.T) {
+		s := mustOpen(t, Options{Path: t.TempDir()})
+		m := newMessage(t, "alerts", "audit")
+		m.Idempotency = &store.Idempotency{}
+		_, _, err := s.Accept(t.Context(), m, long)
+		mustDo(t, err)
+		_, _, err = s.Accept(t.Context(), newMessage(t), []byte("for nobody"))
+		mustDo(t, err)
+		for _, name := range []string{"alerts", "audit"} {
+			due, err := s.Due(t.Context(), name, store.Cursor{}, 1)
+			mustDo(t, err)
+			for number := range 3 {
+				after := due[0]
+				after.Made++
+				if number == 2 {
+					after.State, after.EndedAt = store.Failed, time.Now()
+				}
+				a := store.Attempt{Delivery: after.ID, Round: 1, Number: after.Made}
+				mustDo(t, s.Record(t.Context(), due[0], after, a))
+				due[0] = after
+			}
+		}
+		if n, more, err := s.Sweep(t.Context(), time.Now().Add(time.Hour), 10); n != 2 || more || err != nil {
+			t.Errorf("Sweep: %d, more %t, error %v; want both messages", n, more, err)
+		}
+		if got := keysIn(t, s); len(got) != 0 {
+			t.Errorf("keys: %v, want none", got)
+		}
+	})
+}
+
+// rivalRequest is what Accept would send for m.
+func rivalRequest(tb testing.TB, m store.Message) *request {
+	entries, _, err := encodeAccept(m, nil)
+	mustDo(tb, err)
+	return &request{size: 1000, entries: 10, done: make(chan error, 1), stage: func(g *group) error {
+		for _, e := range entries {
+			g.put(e.key, e.value)
+		}
+		g.pending++
+		return nil
+	}}
+}
+
+func TestDamagedRecord(t *testing.T) {
+	t.Run("a changed value is an error that names it, never an answer", func(t *testing.T) {
+		s := mustOpen(t, Options{Path: t.TempDir()})
+		id := fill(t, s, 1, 100)[0]
+		for _, key := range [][]byte{messageKey(id), queueKey("alerts", mustDue(t, s).Cursor())} {
+			mustDo(t, s.db.Update(func(txn *badger.Txn) error {
+				item, err := txn.Get(key)
+				if err != nil {
+					return err
+				}
+				value, err := item.ValueCopy(nil)
+				if err != nil {
+					return err
+				}
+				value[len(value)/2] ^= 1
+				return txn.Set(key, value)
+			}))
+		}
+		_, _, err := s.Load(t.Context(), id)
+		if err == nil || !strings.Contains(err.Error(), id.String()) || !errors.Is(err, errChecksum) {
+			t.Errorf("Load: got error %v, want one of the checksum with the id", err)
+		}
+		if _, err := s.Due(t.Context(), "alerts", store.Cursor{}, 1); !errors.Is(err, errChecksum) {
+			t.Errorf("Due: got error %v, want one of the checksum", err)
+		}
+	})
+}
+
+func mustDue(tb testing.TB, s *Store) store.Delivery {
+	tb.Helper()
+	due, err := s.Due(tb.Context(), "alerts", store.Cursor{}, 1)
+	if err != nil || len(due) == 0 {
+		tb.Fatalf("Due: %d, error %v; want one", len(due), err)
+	}
+	return due[0]
+}
+
+func TestGroups(t *testing.T) {
+	t.Run("posts that wait together share a commit", func(t *testing.T) {
+		var commits atomic.Int64
+		gate := make(chan struct{})
+		s := mustOpen(t, Options{Path: t.TempDir(), commit: func(txn *badger.Txn) error {
+			if commits.Add(1) == 1 {
+				<-gate // until all the others wait
+			}
+			return txn.Commit()
+		}})
+		first := make(chan error, 1)
+		go func() {
+			_, _, err := s.Accept(context.Background(), newMessage(t, "alerts"), []byte("x"))
+			first <- err
+		}()
+		const posts = 200
+		waiting := make([]*request, posts)
+		for i := range waiting {
+			waiting[i] = rivalRequest(t, newMessage(t, "alerts"))
+			s.requests <- waiting[i]
+		}
+		close(gate)
+		mustDo(t, <-first)
+		for _, r := range waiting {
+			mustDo(t, <-r.done)
+		}
+		// One for what came while nothing was under way, one for all that came meanwhile, one if the committer took
+		// the first before the others were there.
+		if got := commits.Load(); got > 3 {
+			t.Errorf("got %d commits for %d posts, want 3 at most", got, posts+1)
+		}
+	})
+	t.Run("a request that was estimated too low does not spoil the others", func(t *testing.T) {
+		s := mustOpen(t, Options{Path: t.TempDir()})
+		big := &request{size: 1, entries: 1, done: make(chan error, 1), stage: func(g *group) error {
+			for n := range 6 {
+				key := chunkKey(store.MessageID{1}, n)
+				g.put(key, seal(key, make([]byte, chunkSize)))
+			}
+			return nil
+		}}
+		small := rivalRequest(t, newMessage(t, "alerts"))
+		small.done = make(chan error, 1)
+		s.use.RLock()
+		s.requests <- big
+		s.requests <- small
+		bigErr, smallErr := <-big.done, <-small.done
+		s.use.RUnlock()
+		if !errors.Is(bigErr, store.ErrTooLarge) || smallErr != nil {
+			t.Errorf("got errors %v and %v, want ErrTooLarge and nil", bigErr, smallErr)
+		}
+		if got := keysIn(t, s); got["b"] != 0 || got["q"] != 1 {
+			t.Errorf("keys: %v, want those of the small one alone", got)
+		}
+	})
+	t.Run("a body beyond the bound is refused", func(t *testing.T) {
+		s := mustOpen(t, Options{Path: t.TempDir()})
+		if _, _, err := s.Accept(t.Context(), newMessage(t), make([]byte, maxChunks*chunkSize+1)); !errors.Is(err, store.ErrTooLarge) {
+			t.Errorf("got error %v, want ErrTooLarge", err)
+		}
+	})
+	t.Run("nothing goes to Badger's value log", func(t *testing.T) {
+		s := mustOpen(t, Options{Path: t.TempDir()})
+		fill(t, s, 1, 3<<20)
+		logs, err := filepath.Glob(filepath.Join(s.path, "badger", "*.vlog"))
+		mustDo(t, err)
+		for _, name := range logs {
+			raw, err := os.ReadFile(name)
+			mustDo(t, err)
+			if bytes.Contains(raw, []byte("xxxx")) {
+				t.Errorf("%s holds a body", filepath.Base(name))
+			}
+		}
+	})
+}
+
+func BenchmarkAccept(b *testing.B) {
+	for _, goroutines := range []int{1, 16, 64} {
+		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
+			s, err := Open(Options{Path: b.TempDir(), MaxPending: 1 << 40})
+			mustDo(b, err)
+			body := bytes.Repeat([]byte("x"), 1024)
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			b.ResetTimer()
+			var all sync.WaitGroup
+			for range goroutines {
+				all.Go(func() {
+					for left.Add(-1) >= 0 {
+						if _, _, err := s.Accept(context.Background(), newMessage(b, "alerts"), body); err != nil {
+							b.Errorf("Accept: %v", err)
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+			b.StopTimer()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "accepts/s")
+			mustDo(b, s.Close())
+		})
+	}
+}

@@ -1,0 +1,197 @@
+package storetest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/postern-relay/postern/store"
+)
+
+// Model takes random steps on an engine and on a Memory, and compares what they answer. The same seed takes the same
+// steps. Every now and then it calls reopen, which returns an engine with what s had stored; nil means never.
+func Model(t *testing.T, seed uint64, steps int, s store.Store, reopen func(s store.Store) store.Store) {
+	t.Helper()
+	w := &walker{
+		TB: t, random: rand.New(rand.NewPCG(seed, 1)), engine: s, memory: NewMemory(MemoryOptions{MaxPending: MaxModelPending}),
+		now: start,
+	}
+	for step := range steps {
+		w.now = w.now.Add(time.Duration(w.random.IntN(5000)) * time.Millisecond)
+		switch n := w.random.IntN(100); {
+		case n < 35:
+			w.accept()
+		case n < 70:
+			w.record()
+		case n < 80:
+			w.due()
+		case n < 90:
+			w.history()
+		case n < 93:
+			w.sweep()
+		case n < 95 && reopen != nil:
+			w.engine = reopen(w.engine)
+		default:
+			w.totals()
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d differs at step %d", seed, step)
+		}
+	}
+	w.totals()
+	for range len(w.ids) {
+		w.history()
+	}
+}
+
+// MaxModelPending is the MaxPending that an engine given to Model has to have.
+const MaxModelPending = 200
+
+type walker struct {
+	testing.TB
+	random         *rand.Rand
+	engine, memory store.Store
+	now            time.Time
+	ids            []store.MessageID
+	old            []store.Delivery // states that were once current
+}
+
+var modelDestinations = []string{"alerts", "alerts.b", "audit", "z"}
+
+// same compares two answers, and two errors by their sentinel.
+func (w *walker) same(what string, got, want any, gotErr, wantErr error) {
+	w.Helper()
+	for _, kind := range []error{store.ErrNotFound, store.ErrKeyConflict, store.ErrBacklog, store.ErrStale} {
+		if errors.Is(gotErr, kind) != errors.Is(wantErr, kind) {
+			w.Errorf("%s: got error %v, want %v", what, gotErr, wantErr)
+			return
+		}
+	}
+	if (gotErr == nil) != (wantErr == nil) {
+		w.Errorf("%s: got error %v, want %v", what, gotErr, wantErr)
+		return
+	}
+	if !reflect.DeepEqual(got, want) {
+		w.Errorf("%s:\n got %+v\nwant %+v", what, got, want)
+	}
+}
+
+func (w *walker) accept() {
+	w.Helper()
+	m := message(w)
+	m.AcceptedAt = w.now
+	for range w.random.IntN(4) {
+		m.Recipients = append(m.Recipients, store.Recipient{
+			Destination: modelDestinations[w.random.IntN(len(modelDestinations))],
+			Delay:       time.Duration(w.random.IntN(3)) * 10 * time.Second,
+		})
+	}
+	if w.random.IntN(3) == 0 {
+		m.Idempotency = &store.Idempotency{Key: [32]byte{byte(w.random.IntN(20))}, Content: [32]byte{byte(w.random.IntN(5) / 4)}}
+	}
+	size := []int{0, 10, 1000, 70_000}[w.random.IntN(4)]
+	if w.random.IntN(100) == 0 {
+		size = 3 << 20
+	}
+	body := bytes.Repeat([]byte{byte(w.random.IntN(256))}, size)
+	got, gotExisting, gotErr := w.engine.Accept(w.Context(), m, body)
+	want, wantExisting, wantErr := w.memory.Accept(w.Context(), m, body)
+	w.same("Accept", got, want, gotErr, wantErr)
+	if gotExisting != wantExisting {
+		w.Errorf("Accept: existing %t, want %t", gotExisting, wantExisting)
+	}
+	w.ids = append(w.ids, m.ID) // refused ones too: they must not be found
+}
+
+func (w *walker) record() {
+	w.Helper()
+	pending := due(w, w.memory, modelDestinations[w.random.IntN(len(modelDestinations))], store.Cursor{}, 5)
+	if len(pending) == 0 {
+		return
+	}
+	d := pending[w.random.IntN(len(pending))]
+	if len(w.old) > 0 && w.random.IntN(10) == 0 {
+		d = w.old[w.random.IntN(len(w.old))]
+	}
+	var after store.Delivery
+	var a store.Attempt
+	switch w.random.IntN(4) {
+	case 0:
+		after, a = retry(d, w.now, w.now.Add(time.Duration(w.random.IntN(60))*time.Second))
+	case 1:
+		after, a = end(d, store.Failed, w.now.Add(-time.Duration(w.random.IntN(60))*time.Second))
+		after.Reason = "used up"
+	default:
+		after, a = end(d, store.Delivered, w.now)
+	}
+	if w.random.IntN(10) == 0 {
+		a = store.Attempt{}
+	}
+	w.old = append(w.old, d)
+	w.same("Record", nil, nil, w.engine.Record(w.Context(), d, after, a), w.memory.Record(w.Context(), d, after, a))
+}
+
+func (w *walker) due() {
+	w.Helper()
+	name := modelDestinations[w.random.IntN(len(modelDestinations))]
+	var after store.Cursor
+	if w.random.IntN(2) == 0 {
+		after.DueAt = start.Add(time.Duration(w.random.Int64N(int64(w.now.Sub(start)) + 1)))
+	}
+	limit := 1 + w.random.IntN(20)
+	what := fmt.Sprintf("Due(%q, %v, %d)", name, after.DueAt, limit)
+	w.same(what, due(w, w.engine, name, after, limit), due(w, w.memory, name, after, limit), nil, nil)
+}
+
+func (w *walker) history() {
+	w.Helper()
+	if len(w.ids) == 0 {
+		return
+	}
+	id := w.ids[w.random.IntN(len(w.ids))]
+	type loaded struct {
+		message store.Message
+		body    string
+	}
+	load := func(s store.Store) (loaded, error) {
+		m, body, err := s.Load(w.Context(), id)
+		return loaded{m, string(body)}, err
+	}
+	got, gotErr := load(w.engine)
+	want, wantErr := load(w.memory)
+	if got.body != want.body {
+		w.Errorf("Load: body of %d bytes, want %d", len(got.body), len(want.body))
+	}
+	w.same("Load", got.message, want.message, gotErr, wantErr)
+	for n := range 4 {
+		got, gotErr := w.engine.Delivery(w.Context(), id.Delivery(n))
+		want, wantErr := w.memory.Delivery(w.Context(), id.Delivery(n))
+		w.same("Delivery", got, want, gotErr, wantErr)
+		gotAll, gotErr := w.engine.Attempts(w.Context(), id.Delivery(n), 3)
+		wantAll, wantErr := w.memory.Attempts(w.Context(), id.Delivery(n), 3)
+		if len(gotAll)+len(wantAll) > 0 {
+			w.same("Attempts", gotAll, wantAll, gotErr, wantErr)
+		}
+	}
+}
+
+func (w *walker) sweep() {
+	w.Helper()
+	before := w.now.Add(-time.Duration(w.random.IntN(600)) * time.Second)
+	limit := 1 + w.random.IntN(10)
+	w.same("Sweep", sweepAll(w, w.engine, before, limit), sweepAll(w, w.memory, before, limit), nil, nil)
+}
+
+func (w *walker) totals() {
+	w.Helper()
+	w.same("Pending", w.engine.Pending(), w.memory.Pending(), nil, nil)
+	got, gotErr := w.engine.PendingDestinations(w.Context())
+	want, wantErr := w.memory.PendingDestinations(w.Context())
+	if len(got)+len(want) > 0 {
+		w.same("PendingDestinations", got, want, gotErr, wantErr)
+	}
+}

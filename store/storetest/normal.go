@@ -1,0 +1,73 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-relay/postern/store"
+)
+
+// normal checks a message and brings it into the form in which engines return it.
+func normal(m store.Message, body []byte, now func() time.Time) (store.Message, error) {
+	if m.ID == (store.MessageID{}) || store.DeliveryID(m.ID).Message() != m.ID {
+		return store.Message{}, fmt.Errorf("accept message: %w: %x", store.ErrBadID, m.ID[:])
+	}
+	if len(m.Recipients) > store.MaxDeliveries {
+		return store.Message{}, fmt.Errorf("accept message %s: %d recipients: %w", m.ID, len(m.Recipients), store.ErrTooLarge)
+	}
+	m = cloneMessage(m)
+	if m.AcceptedAt.IsZero() {
+		m.AcceptedAt = now()
+	}
+	m.AcceptedAt = toMillis(m.AcceptedAt)
+	m.Size = len(body)
+	for i, r := range m.Recipients {
+		if n := len(r.Destination); n == 0 || n > 100 || strings.IndexByte(r.Destination, 0) >= 0 {
+			return store.Message{}, fmt.Errorf("accept message %s: recipient %d: bad destination name of %d bytes", m.ID, i, n)
+		}
+		m.Recipients[i].Delay = r.Delay.Truncate(time.Millisecond)
+	}
+	return m, nil
+}
+
+func checkRecord(before, after store.Delivery, a store.Attempt) error {
+	switch {
+	case before.ID != after.ID || before.Destination != after.Destination:
+		return fmt.Errorf("record attempt of %s: the state after it is of another delivery", before.ID)
+	case a.Number > 0 && a.Delivery != before.ID:
+		return fmt.Errorf("record attempt of %s: the attempt is of another delivery", before.ID)
+	}
+	return nil
+}
+
+func cloneMessage(m store.Message) store.Message {
+	m.Recipients = slices.Clone(m.Recipients)
+	if m.Idempotency != nil {
+		pair := *m.Idempotency
+		m.Idempotency = &pair
+	}
+	return m
+}
+
+func normalDelivery(d store.Delivery) store.Delivery {
+	d.AcceptedAt, d.DueAt, d.EndedAt = toMillis(d.AcceptedAt), toMillis(d.DueAt), toMillis(d.EndedAt)
+	return d
+}
+
+// normalAttempt returns a copy that shares nothing with a.
+func normalAttempt(a store.Attempt) store.Attempt {
+	a.StartedAt, a.CertExpires = toMillis(a.StartedAt), toMillis(a.CertExpires)
+	a.Header = a.Header.Clone()
+	a.Body = slices.Clone(a.Body)
+	return a
+}
+
+// toMillis is t as engines keep it: to the millisecond, in UTC, without a monotonic reading.
+func toMillis(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return time.UnixMilli(t.UnixMilli()).UTC()
+}
