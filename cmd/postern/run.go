@@ -15,6 +15,10 @@ import (
 	"github.com/postern-relay/postern/store/badgerstore"
 )
 
+// memoryLimit makes the collector work harder rather than let a sidecar grow: compactions of the store allocate
+// and drop tens of megabytes each. It is a soft limit, in bytes; GOMEMLIMIT in the environment sets another.
+const memoryLimit = 128 << 20
+
 // runOptions is what the command line says about one running relay.
 type runOptions struct {
 	drain      time.Duration
@@ -58,6 +62,9 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	}
 	log := newLogger(p.stderr, cfg.Log.Format, level)
 	defer func() { _ = log.Sync() }() // a terminal or a pipe has nothing to sync, and says so
+	if p.getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 	version, commit := versionOf(debug.ReadBuildInfo())
 	log.Info("starting", zap.String("version", version), zap.String("commit", commit),
 		zap.String("config", p.configPath), zap.Int("destinations", len(plan.Destinations())))
