@@ -37,8 +37,8 @@ build: ## the static binary, bin/postern; VERSION=1.2.3 stamps a release
 bench: ## figures beside their bounds; binds port 443 of a loopback address
 	$(GO) run ./cmd/postern-bench $(BENCHFLAGS)
 
-test-crash: ## the crash test, ROUNDS=60 times kill -9; binds port 443 of a loopback address
-	CRASH_ROUNDS=$(ROUNDS) $(GO) test ./cmd/postern -run '^TestCrash$$' -count=1 -v -timeout 30m
+test-crash: build ## the crash test with the real binary, ROUNDS=60 times kill -9; binds port 443 of a loopback address
+	CRASH_ROUNDS=$(ROUNDS) CRASH_BINARY=$(CURDIR)/bin/postern $(GO) test ./cmd/postern -run '^TestCrash$$' -count=1 -v -timeout 30m
 
 schema: ## write the JSON Schema of the config anew
 	$(GO) test ./config -run Schema -count=1 -args -update

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -164,7 +165,9 @@ func startPostern(t *testing.T, admin string, args ...string) *process {
 // launchPostern runs the program as a process of its own. What is left of it is killed at the end of the test.
 func launchPostern(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command("postern", args...), log: &syncBuffer{}, exited: make(chan struct{})}
+	// The test binary itself, under another name; a long run behind a make target names the real one.
+	binary := cmp.Or(os.Getenv("CRASH_BINARY"), "postern")
+	p := &process{cmd: exec.Command(binary, args...), log: &syncBuffer{}, exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start postern: %v", err)
