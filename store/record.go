@@ -13,6 +13,7 @@ type Message struct {
 	ContentType string    // as posted; empty if the app sent none
 	AcceptedAt  time.Time // when ingest took it
 	Size        int       // bytes of the body
+	Hops        int       // relays that it came through before this one, 0 to MaxHops
 
 	// Recipients says where it goes; the n-th is that of delivery ID.Delivery(n). It may be empty, and holds at
 	// most MaxDeliveries.
@@ -27,6 +28,12 @@ type Recipient struct {
 	Destination string        // its name: 1 to 100 bytes without a zero byte
 	Delay       time.Duration // from acceptance to the first attempt, to the millisecond; 0 means at once
 }
+
+// MaxHops is how many relays a message may have come through. One that came through more goes round in a loop.
+const MaxHops = 3
+
+// HopsHeader carries the number of relays that a request has come through. Each relay sends one more than it got.
+const HopsHeader = "Postern-Hops"
 
 // Delivery returns the n-th delivery of the message as it is before its first attempt.
 func (m Message) Delivery(n int) Delivery {

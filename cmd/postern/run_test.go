@@ -50,6 +50,7 @@ func TestRunDeliversWhatTheAppPosts(t *testing.T) {
 
 	status, text := answerOf(t, client, base+"/events/order.paid", "not json \x00\xff", http.Header{
 		"Content-Type": {"application/x-thing"}, "Idempotency-Key": {"k1"}, "Authorization": {"Bearer from-the-app"},
+		"Postern-Hops": {"2"},
 	})
 	if status != http.StatusAccepted || !strings.Contains(text, `"destination":"far","state":"pending"`) {
 		t.Fatalf("post of an event: got %d %s", status, text)
@@ -65,7 +66,7 @@ func TestRunDeliversWhatTheAppPosts(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"Content-Type": "application/x-thing", "X-Team": "data", "Authorization": "Bearer canary-token-1b7e",
-		"Webhook-Id": id, "Idempotency-Key": "", "Host": "run.test",
+		"Webhook-Id": id, "Idempotency-Key": "", "Host": "run.test", "Postern-Hops": "3",
 	} {
 		if got := m.Header.Get(name); got != want {
 			t.Errorf("header %s: got %q, want %q", name, got, want)

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/postern-relay/postern/store"
 )
 
 const (
@@ -33,6 +35,9 @@ func CheckHeader(name, value string) error {
 		"Proxy-Authenticate", "Proxy-Authorization", "Upgrade", "Http2-Settings", "Expect":
 		return fmt.Errorf("%s is not allowed; it belongs to the connection", key)
 	default:
+		if key == store.HopsHeader {
+			return fmt.Errorf("%s is not allowed; Postern counts relays by it", key)
+		}
 		if strings.HasPrefix(key, "Webhook-") {
 			return fmt.Errorf("%s is not allowed; Postern sets the webhook- headers itself", key)
 		}

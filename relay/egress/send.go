@@ -99,9 +99,9 @@ func (s *Sender) render(m store.Message, body []byte, now time.Time) (*http.Requ
 		body = nil // RFC 9110, section 9.3.1: content of a GET has no meaning, and common servers refuse it
 	}
 	req := *s.request
-	req.Header = make(http.Header, len(s.header)+4+len(s.opt.Signers))
+	req.Header = make(http.Header, len(s.header)+5+len(s.opt.Signers))
 	// One slice holds the values of all headers that vary, instead of one for each.
-	values := make([]string, 0, 4+2*len(s.opt.Signers))
+	values := make([]string, 0, 5+2*len(s.opt.Signers))
 	set := func(name, value string) {
 		values = append(values, value)
 		n := len(values)
@@ -112,6 +112,7 @@ func (s *Sender) render(m store.Message, body []byte, now time.Time) (*http.Requ
 	}
 	id := m.ID.String()
 	set(idHeader, id)
+	set(store.HopsHeader, strconv.Itoa(m.Hops+1))
 	set(timestampHeader, strconv.FormatInt(now.Unix(), 10))
 	if s.opt.Method != http.MethodGet {
 		contentType, err := s.contentType(m)

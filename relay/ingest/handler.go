@@ -198,6 +198,7 @@ func (h *Handler) message(to target, head header, recipients []store.Recipient, 
 	}
 	return store.Message{
 		ID: id, Event: to.event, ContentType: head.contentType, Recipients: recipients, Size: size,
+		Hops:       head.hops,
 		AcceptedAt: now().UTC().Truncate(time.Millisecond),
 	}, nil
 }

@@ -247,6 +247,8 @@ func TestRefusals(t *testing.T) {
 		{"a query", "POST", "/to/alerts?a=b", nil, "x", 400, "query"},
 		{"an empty query", "POST", "/to/alerts?", nil, "x", 400, "query"},
 		{"a body above the limit", "POST", "/to/alerts", nil, strings.Repeat("x", 101), 413, "100 bytes"},
+		{"a loop of relays", "POST", "/to/alerts", []string{"Postern-Hops", "4"}, "x", 508, "came through 4 relays"},
+		{"a hop count that is none", "POST", "/to/alerts", []string{"Postern-Hops", "-1"}, "x", 400, "not one whole number"},
 		{"an ordering key", "POST", "/to/alerts", []string{"Postern-Key", "k"}, "x", 400, "Postern-Key is not supported yet"},
 		{"a delay", "POST", "/to/alerts", []string{"Postern-Delay", "5s"}, "x", 400, "Postern-Delay is not supported yet"},
 		{"a time", "POST", "/to/alerts", []string{"Postern-Deliver-At", "x"}, "x", 400, "Postern-Deliver-At is not supported yet"},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/postern-relay/postern/relay/problem"
@@ -22,6 +23,7 @@ type header struct {
 	contentType string
 	key         string // of the Idempotency-Key
 	hasKey      bool
+	hops        int // relays that the request came through
 }
 
 // unsupported are headers with a meaning that Postern does not honour yet. A message that was meant to be late or
@@ -53,6 +55,11 @@ func parseHeader(h http.Header) (header, error) {
 		}
 		parsed.contentType = values[0]
 	}
+	hops, err := parseHops(h[store.HopsHeader])
+	if err != nil {
+		return header{}, err
+	}
+	parsed.hops = hops
 	switch values := h["Idempotency-Key"]; {
 	case len(values) > 1:
 		return header{}, problem.New(http.StatusBadRequest, "there is more than one Idempotency-Key; send one")
@@ -64,6 +71,23 @@ func parseHeader(h http.Header) (header, error) {
 		parsed.key, parsed.hasKey = key, true
 	}
 	return parsed, nil
+}
+
+// parseHops reads the count that other relays keep, and ends a loop of them: without it two relays that deliver to
+// each other would never stop (T13).
+func parseHops(values []string) (int, error) {
+	if len(values) == 0 {
+		return 0, nil
+	}
+	hops, err := strconv.Atoi(values[0])
+	if err != nil || len(values) > 1 || hops < 0 {
+		return 0, problem.New(http.StatusBadRequest, "%s is not one whole number; only relays set it, so remove it", store.HopsHeader)
+	}
+	if hops > store.MaxHops {
+		return 0, problem.New(http.StatusLoopDetected, // RFC 5842, section 7.2
+			"this message came through %d relays, and at most %d are allowed; look for a destination that leads back here", hops, store.MaxHops)
+	}
+	return hops, nil
 }
 
 // checkContentType accepts any header value that can be sent on as it is.

@@ -83,6 +83,7 @@ type messageRecord struct {
 	Key         []byte            `cbor:"6,keyasint,omitempty"`
 	Content     []byte            `cbor:"7,keyasint,omitempty"`
 	Chunks      int               `cbor:"8,keyasint,omitempty"` // 0: the body stands behind the record
+	Hops        int               `cbor:"9,keyasint,omitempty"`
 }
 
 type recipientRecord struct {
@@ -95,6 +96,7 @@ type recipientRecord struct {
 func encodeMessage(m store.Message, chunks int) ([]byte, error) {
 	r := messageRecord{
 		Event: m.Event, ContentType: m.ContentType, AcceptedAt: stamp(stampOf(m.AcceptedAt)), Size: m.Size, Chunks: chunks,
+		Hops: m.Hops,
 	}
 	for _, to := range m.Recipients {
 		r.Recipients = append(r.Recipients, recipientRecord{Destination: to.Destination, Delay: to.Delay.Milliseconds()})
@@ -131,6 +133,7 @@ func decodeMessage(id store.MessageID, content []byte) (m store.Message, chunks 
 	}
 	m = store.Message{
 		ID: id, Event: r.Event, ContentType: r.ContentType, AcceptedAt: r.AcceptedAt.time(), Size: r.Size,
+		Hops: r.Hops,
 	}
 	for _, to := range r.Recipients {
 		m.Recipients = append(m.Recipients, store.Recipient{

@@ -45,7 +45,7 @@ func message(tb testing.TB, destinations ...string) store.Message {
 	if err != nil {
 		tb.Fatalf("NewMessageID: %v", err)
 	}
-	m := store.Message{ID: id, Event: "alert.fired", ContentType: "application/json", AcceptedAt: start}
+	m := store.Message{ID: id, Event: "alert.fired", ContentType: "application/json", AcceptedAt: start, Hops: 1}
 	for _, name := range destinations {
 		m.Recipients = append(m.Recipients, store.Recipient{Destination: name})
 	}
