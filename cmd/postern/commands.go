@@ -55,7 +55,12 @@ func (p *program) validate() error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stdout, "%s is valid: %d destinations\n", p.configPath, len(plan.Destinations()))
+	names := plan.Destinations()
+	noun := "destinations"
+	if len(names) == 1 {
+		noun = "destination"
+	}
+	fmt.Fprintf(p.stdout, "%s is valid: %d %s\n", p.configPath, len(names), noun)
 	return nil
 }
 

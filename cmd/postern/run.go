@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -72,6 +73,9 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	for _, w := range cfg.Warnings() {
 		log.Warn("config", zap.String("place", w.File), zap.Int("line", w.Line), zap.String("reason", w.Msg))
 	}
+
+	// What Badger creates would otherwise be readable by everyone (T33).
+	syscall.Umask(0o077)
 
 	// The store is opened and closed here, outside of everything that uses it.
 	st, err := badgerstore.Open(badgerstore.Options{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -119,6 +120,19 @@ func TestRunDeliversWhatTheAppPosts(t *testing.T) {
 		t.Errorf("healthcheck of a running relay: %v", err)
 	}
 	relay.stop(t)
+	err = filepath.WalkDir(filepath.Join(dir, "data"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %s: others can read messages", path, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 	log := relay.log.String()
 	for _, secret := range []string{"canary-token-1b7e", far.secret, "from-the-app", "k1\""} {
 		if strings.Contains(log, secret) {
