@@ -184,7 +184,7 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 		}
 		return refused, s.fail(fmt.Errorf("commit: %w", err))
 	}
-	// Badger does not sync the folder when it begins a new log (FACTS B4).
+	// Badger does not sync the folder when it begins a new log (docs/badger.md, "Syncing").
 	if err := s.dir.Sync(); err != nil {
 		return refused, s.fail(fmt.Errorf("sync folder: %w", err))
 	}

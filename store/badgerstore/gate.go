@@ -43,7 +43,7 @@ func (e *DamageError) Error() string {
 }
 
 // gate stands before and behind the opening of Badger, which by itself deletes and cuts what it cannot read and says
-// nothing (FACTS B9 to B13).
+// nothing (docs/badger.md, "Damage").
 type gate struct {
 	path       string
 	log        *zap.Logger
@@ -173,7 +173,7 @@ func (g *gate) protect(file fs.DirEntry, listed map[uint64]badger.TableManifest)
 	name := file.Name()
 	switch ext := filepath.Ext(name); {
 	case info.Size() == 0 && (ext == ".mem" || ext == ".vlog"):
-		// A kill between making and sizing a log leaves it empty, and Badger then fails once (FACTS B12).
+		// A kill between making and sizing a log leaves it empty, and Badger then fails once (docs/badger.md, "Damage").
 		return g.setAside(name, os.Rename)
 	case ext == ".sst":
 		if id, ok := table.ParseFileID(name); ok {

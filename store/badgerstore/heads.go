@@ -6,7 +6,7 @@ import (
 )
 
 // heads remembers where each queue begins, so that reading one from its start does not walk over the deletion marks
-// of all that has left it (500,000 of them take half a second, FACTS B19). A queue is named by the prefix of its
+// of all that has left it (500,000 of them take half a second; docs/badger.md, "Scans"). A queue is named by the prefix of its
 // keys. A head may be too early, never too late: no key of the queue that is committed and known to inserted lies
 // before it.
 type heads struct {

@@ -47,7 +47,7 @@ func (l *badgerLogger) Infof(format string, args ...any) {
 // Debugf implements badger.Logger. It drops the message: some of them hold keys.
 func (l *badgerLogger) Debugf(string, ...any) {}
 
-// line bounds a message, since some of Badger's hold a piece of the data (FACTS B23).
+// line bounds a message, since some of Badger's hold a piece of the data (docs/badger.md).
 func line(format string, args []any) string {
 	text := strings.TrimSpace(fmt.Sprintf(format, args...))
 	if first, _, more := strings.Cut(text, "\n"); more {

@@ -1,6 +1,6 @@
 // Package badgerstore keeps messages in an embedded Badger database, and answers for what Badger alone does not
 // promise: one sync for all that waits (commit.go), a check at each start that nothing has been lost (gate.go), a
-// checksum on every record (codec.go), and a disk reserve, since a full disk would kill the process (FACTS B14).
+// checksum on every record (codec.go), and a disk reserve, since a full disk would kill the process (docs/badger.md, "Full disk").
 //
 // The folder of a store:
 //
@@ -52,9 +52,9 @@ const (
 	memTableSize   = 16 << 20
 	memTables      = 2
 	levelZero      = 3
-	valueThreshold = 1 << 20 // a value of this size would go to the value log, which must stay empty (FACTS B5, B6)
+	valueThreshold = 1 << 20 // a value of this size would go to the value log, which must stay empty (docs/badger.md, "Value log")
 
-	// floor is what Badger may write to disk before it gives any back (FACTS B14).
+	// floor is what Badger may write to disk before it gives any back (docs/badger.md, "Full disk").
 	floor = (memTables+2)*memTableSize + 2*levelZero*memTableSize + 64<<20
 
 	closeTimeout = 15 * time.Second
@@ -179,7 +179,7 @@ func (s *Store) open(acceptLoss bool) (err error) {
 	return nil
 }
 
-// openBadger opens Badger's folder with the options that FACTS, section 2, explains.
+// openBadger opens Badger's folder with the options that docs/badger.md explains.
 func openBadger(path string, log *zap.Logger) (*badger.DB, error) {
 	bridge := &badgerLogger{log: log}
 	db, err := badger.Open(badgerOptions(path).WithLogger(bridge))
@@ -285,7 +285,7 @@ func (s *Store) release() error {
 	return errors.Join(errs...)
 }
 
-// closeBadger bounds the time of closing: Badger tries for ever to write out a memtable (FACTS B17). If it does not
+// closeBadger bounds the time of closing: Badger tries for ever to write out a memtable (docs/badger.md, "Messages and stopping"). If it does not
 // end, its goroutines stay behind until the process ends.
 func closeBadger(db *badger.DB) error {
 	done := make(chan error, 1)
