@@ -25,6 +25,9 @@ import (
 	"github.com/postern-relay/postern/store"
 )
 
+// adminDrain is how long admin requests may go on when all the rest has stopped.
+const adminDrain = time.Second
+
 // Relay is one running relay. Set its fields, then call Run once.
 type Relay struct {
 	Plan  *Plan            // required
@@ -51,76 +54,73 @@ func (r *Relay) Run(ctx context.Context) error {
 		return err
 	}
 
-	// Each layer has a context of its own, so that they can be stopped one after the other. They derive from the
-	// caller's values and not from its end.
-	base := context.WithoutCancel(ctx)
-	lanesCtx, stopLanes := context.WithCancel(base)
-	defer stopLanes()
-	outer, cancelOuter := context.WithCancel(ctx)
-	defer cancelOuter()
-
-	var parts errgroup.Group
-	start := func(name string, ctx context.Context, run func(context.Context) error) {
-		parts.Go(func() error {
-			err := run(ctx)
-			if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
-				return nil
-			}
-			cancelOuter() // one part that cannot go on ends the whole
-			return fmt.Errorf("%s: %w", name, err)
-		})
-	}
 	closeIdle, err := r.makeLanes(ingestServer.Addr(), adminServer.Addr())
 	if err != nil {
 		return errors.Join(err, ingestServer.Close(), adminServer.Close())
 	}
 	defer closeIdle()
+
+	// The lanes stop first, and meanwhile ingest answers 503: an accepted message needs no lane to be safe. The admin
+	// listener goes on until the rest is over, to tell how it goes. A part that cannot go on ends the whole.
+	base := context.WithoutCancel(ctx)
+	stopCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	lanes, stopLanes := newPart(base, stop)
+	defer stopLanes()
+	front, stopFront := newPart(base, stop)
+	defer stopFront()
+	back, stopBack := newPart(base, stop)
+	defer stopBack()
+	back.start("admin listener", adminServer.Run)
+	front.start("ingest listener", ingestServer.Run)
 	for _, name := range r.Plan.Destinations() {
 		if l := r.lanes[name]; l != nil {
-			start("lane "+name, lanesCtx, l.Run)
+			lanes.start("lane "+name, l.Run)
 		}
 	}
 	sweep := &sweeper{Store: r.Store, Retention: r.Plan.retention, Now: r.Now, Log: r.Log.Named("sweep")}
-	start("sweep", lanesCtx, sweep.Run)
-
-	ingestDone, adminDone := make(chan error, 1), make(chan error, 1)
-	ingestCtx, stopIngest := context.WithCancel(base)
-	defer stopIngest()
-	adminCtx, stopAdmin := context.WithCancel(base)
-	defer stopAdmin()
-	go func() { ingestDone <- ingestServer.Run(ingestCtx) }()
-	go func() { adminDone <- adminServer.Run(adminCtx) }()
-
+	lanes.start("sweep", sweep.Run)
 	r.logStart(ctx, ingestServer, adminServer)
 
-	var ingestErr, adminErr error
-	ingestOpen, adminOpen := true, true
 	select {
-	case <-outer.Done():
+	case <-stopCtx.Done():
 	case <-r.Store.Broken():
-	case ingestErr = <-ingestDone:
-		ingestOpen = false
-	case adminErr = <-adminDone:
-		adminOpen = false
 	}
-
 	r.draining.Store(true)
 	r.Log.Info("stopping", zap.Duration("drain_seconds", r.Drain), zap.Int64("pending", r.Store.Pending()))
-	stopIngest()
-	if ingestOpen {
-		ingestErr = <-ingestDone
-	}
+	// One time bounds requests and attempts alike.
+	cut := time.AfterFunc(r.Drain, func() { _ = ingestServer.Close() }) // its error is that of Run as well
+	defer cut.Stop()
 	stopLanes()
-	partsErr := parts.Wait()
-	stopAdmin()
-	if adminOpen {
-		adminErr = <-adminDone
+	err = lanes.group.Wait()
+	stopFront()
+	err = errors.Join(err, front.group.Wait())
+	stopBack()
+	err = errors.Join(err, back.group.Wait())
+	if broken := r.Store.Err(); broken != nil {
+		return fmt.Errorf("store: %w", broken)
 	}
+	return err
+}
 
-	if err := r.Store.Err(); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	return errors.Join(wrap("ingest listener", ingestErr), wrap("admin listener", adminErr), partsErr)
+// part is what stops together.
+type part struct {
+	ctx   context.Context
+	group errgroup.Group
+	ended func()
+}
+
+// newPart returns a part and the func that stops it. ended is called as soon as something of it has ended.
+func newPart(ctx context.Context, ended func()) (*part, context.CancelFunc) {
+	ctx, stop := context.WithCancel(ctx)
+	return &part{ctx: ctx, ended: ended}, stop
+}
+
+func (p *part) start(name string, run func(context.Context) error) {
+	p.group.Go(func() error {
+		defer p.ended()
+		return wrap(name, run(p.ctx))
+	})
 }
 
 func (r *Relay) setDefaults() {
@@ -148,7 +148,7 @@ func (r *Relay) open() (ingestServer, adminServer *listen.Server, err error) {
 		return nil, nil, fmt.Errorf("open ingest listener: %w", err)
 	}
 	adminServer, err = listen.Open(listen.Options{
-		Address: r.Plan.adminAddress, Drain: r.Drain, Log: r.Log.Named("listen.admin"),
+		Address: r.Plan.adminAddress, Drain: adminDrain, Log: r.Log.Named("listen.admin"),
 		Handler: &admin.Handler{Ready: r.unready, Log: r.Log.Named("admin")},
 	})
 	if err != nil {

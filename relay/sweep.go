@@ -14,8 +14,9 @@ const (
 	sweepBatch = 500         // messages a transaction: a sweep must not hold up the accepts for long
 )
 
-// sweeper deletes what has outlived the retention. A step of the wall clock moves what it may delete, so after a jump forwards of
-// more than its own interval it waits for a further interval: a clock that was wrong for a moment deletes nothing.
+// sweeper deletes what has outlived the retention. It goes by the wall clock, so a clock that is set forward by
+// mistake would delete what is not old: after such a step it waits for a further interval, in which the mistake can
+// be mended.
 type sweeper struct {
 	Store     store.Sweeper
 	Retention time.Duration
@@ -23,25 +24,42 @@ type sweeper struct {
 	Log       *zap.Logger
 }
 
-// Run sweeps until ctx ends. A sweep that fails is logged and tried again at the next interval.
+// Run sweeps at once and then every minute, until ctx ends. A sweep that fails is logged and tried again at the next
+// interval.
 func (s *sweeper) Run(ctx context.Context) error {
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
-	last := s.Now()
+	var steps stepWatch
 	for {
 		now := s.Now()
-		if now.Sub(last) <= 2*sweepEvery {
-			s.sweep(ctx, now.Add(-s.Retention))
+		if by := steps.since(now, time.Now()); by > sweepEvery {
+			s.Log.Warn("sweep put off", zap.String("reason", "the clock has been set forward"), zap.Duration("by_seconds", by))
 		} else {
-			s.Log.Warn("sweep put off", zap.String("reason", "the clock has jumped"), zap.Duration("by_seconds", now.Sub(last)))
+			s.sweep(ctx, now.Add(-s.Retention))
 		}
-		last = now
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
 	}
+}
+
+// stepWatch notices steps of the wall clock: what it has gone forward beyond the time that has really passed.
+type stepWatch struct {
+	wall, real time.Time
+}
+
+// since returns the size of the step since the last call, and 0 for the first. real has a monotonic reading, as
+// time.Now returns it; that of wall is not looked at, for with it a step does not show.
+func (w *stepWatch) since(wall, real time.Time) time.Duration {
+	wall = wall.Round(0)
+	var step time.Duration
+	if !w.wall.IsZero() {
+		step = wall.Sub(w.wall) - real.Sub(w.real)
+	}
+	w.wall, w.real = wall, real
+	return step
 }
 
 func (s *sweeper) sweep(ctx context.Context, before time.Time) {
@@ -55,8 +73,8 @@ func (s *sweeper) sweep(ctx context.Context, before time.Time) {
 			}
 			return
 		}
-		if !more {
-			break
+		if !more || deleted == 0 {
+			break // with nothing deleted, more of the same would find the same
 		}
 	}
 	if total > 0 {

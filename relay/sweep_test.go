@@ -1,0 +1,121 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// sweeps counts calls, and has something more to do for the first of them.
+type sweeps struct {
+	more int
+	err  error
+
+	mu      sync.Mutex // guards befores
+	befores []time.Time
+}
+
+func (s *sweeps) times() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.befores)
+}
+
+func (s *sweeps) Sweep(_ context.Context, before time.Time, _ int) (int, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.befores = append(s.befores, before)
+	s.more--
+	return 1, s.more >= 0, s.err
+}
+
+func TestSweeper(t *testing.T) {
+	run := func(t *testing.T, s *sweeps, offset *atomic.Int64, forTime time.Duration, then func()) *observer.ObservedLogs {
+		t.Helper()
+		core, logs := observer.New(zap.InfoLevel)
+		w := &sweeper{
+			Store: s, Retention: time.Hour, Log: zap.New(core),
+			// As on a real machine the time has a monotonic reading, which a step of the clock does not change.
+			Now: func() time.Time { return time.Now().Add(time.Duration(offset.Load())) },
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.Run(ctx) }()
+		time.Sleep(forTime)
+		if then != nil {
+			then()
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		return logs
+	}
+
+	t.Run("it sweeps every minute what is older than the retention", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s, start := &sweeps{}, time.Now()
+			run(t, s, new(atomic.Int64), 150*time.Second, nil)
+			if len(s.times()) != 3 || !s.times()[2].Equal(start.Add(2*time.Minute-time.Hour)) {
+				t.Errorf("got sweeps at %v, want 3, the last of them of what ended before %s", s.times(), start.Add(2*time.Minute-time.Hour))
+			}
+		})
+	})
+	t.Run("it goes on while there is more", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &sweeps{more: 4}
+			run(t, s, new(atomic.Int64), time.Second, nil)
+			if len(s.times()) != 5 {
+				t.Errorf("got %d sweeps, want 5", len(s.times()))
+			}
+		})
+	})
+	t.Run("a clock that is set forward puts it off once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s, offset := &sweeps{}, new(atomic.Int64)
+			logs := run(t, s, offset, 30*time.Second, func() {
+				offset.Store(int64(100 * time.Hour))
+				time.Sleep(time.Minute)
+				if len(s.times()) != 1 {
+					t.Errorf("got %d sweeps just after the step, want only the first", len(s.times()))
+				}
+				time.Sleep(time.Minute)
+			})
+			if len(s.times()) != 2 || logs.FilterMessage("sweep put off").Len() != 1 {
+				t.Errorf("got %d sweeps and the log %v, want 2 and one line", len(s.times()), logs.All())
+			}
+		})
+	})
+	t.Run("a failed sweep is tried again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &sweeps{err: errors.New("disk")}
+			logs := run(t, s, new(atomic.Int64), 90*time.Second, nil)
+			if len(s.times()) != 2 || logs.FilterMessage("sweep ended early").Len() != 2 {
+				t.Errorf("got %d sweeps and the log %v, want 2 of each", len(s.times()), logs.All())
+			}
+		})
+	})
+}
+
+func TestStepWatchSeesThroughTheMonotonicClock(t *testing.T) {
+	var w stepWatch
+	start := time.Now()
+	if got := w.since(start, start); got != 0 {
+		t.Errorf("first: got %s, want 0", got)
+	}
+	stepped := start.Round(0).Add(100*time.Hour + time.Minute)
+	if got := w.since(stepped, start.Add(time.Minute)); got != 100*time.Hour {
+		t.Errorf("after a step: got %s, want 100h", got)
+	}
+	if got := w.since(stepped.Add(time.Minute), start.Add(2*time.Minute)); got != 0 {
+		t.Errorf("after that: got %s, want 0", got)
+	}
+}
