@@ -41,7 +41,7 @@ func (p *program) validate() error {
 	_, plan, err := relay.Load(p.configPath, p.environ)
 	faults := config.ErrorList{}
 	if err != nil && !errors.As(err, &faults) {
-		return usageError{err}
+		faults = config.ErrorList{{File: p.configPath, Msg: err.Error()}}
 	}
 	if p.json {
 		if jsonErr := p.printJSON(map[string]any{"file": p.configPath, "valid": err == nil, "errors": faults}); jsonErr != nil {
@@ -53,7 +53,7 @@ func (p *program) validate() error {
 		return nil
 	}
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	names := plan.Destinations()
 	noun := "destinations"
@@ -72,7 +72,7 @@ func (p *program) configCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			cfg, _, err := relay.Load(p.configPath, p.environ)
 			if err != nil {
-				return err
+				return usageError{err}
 			}
 			masked := cfg.Masked
 			if p.json {

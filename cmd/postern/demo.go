@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,7 +48,10 @@ but the relay's own two is opened. TLS, certificates, signatures and retries are
 			if length < 0 || length > 0 && length < 5*time.Second {
 				return usageError{errors.New("--for: the story needs at least 5s")}
 			}
-			return p.demo(cmd.Context(), length)
+			// A terminal or a pipe that goes away ends the story as Ctrl-C does, so that it is cleaned up.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP, syscall.SIGPIPE)
+			defer stop()
+			return p.demo(ctx, length)
 		},
 	}
 	cmd.Flags().DurationVar(&length, "for", 0, "end after this time with a summary; 0 goes on until Ctrl-C")
@@ -57,7 +65,14 @@ func (p *program) demoRelayCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := args[0]
 			p.configPath = filepath.Join(dir, "postern.yaml")
-			return p.serve(cmd.Context(), runOptions{drain: 5 * time.Second, relay: relay.LoadOptions{Inject: demoConnect(dir)}})
+			// The demo holds the other end of stdin: however it ends, its relay ends too.
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			go func() {
+				defer stop()
+				_, _ = io.Copy(io.Discard, p.stdin)
+			}()
+			return p.serve(ctx, runOptions{drain: 5 * time.Second, relay: relay.LoadOptions{Inject: demoConnect(dir)}})
 		},
 	}
 }
@@ -83,7 +98,7 @@ func (p *program) demo(ctx context.Context, length time.Duration) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	stage, err := newDemoStage(dir)
+	stage, err := newDemoStage(dir, p.environ)
 	if err != nil {
 		return err
 	}
@@ -121,7 +136,7 @@ type demoChild struct {
 	exited chan struct{}
 }
 
-func startDemoRelay(dir string) (*demoChild, error) {
+func startDemoRelay(dir string, environ []string) (*demoChild, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find own program: %w", err)
@@ -133,6 +148,11 @@ func startDemoRelay(dir string) (*demoChild, error) {
 	}
 	defer log.Close() // the child has its own copy
 	cmd.Stdout, cmd.Stderr = log, log
+	// The demo has a config and a store of its own: what the environment says is meant for the user's.
+	cmd.Env = slices.DeleteFunc(slices.Clone(environ), func(entry string) bool { return strings.HasPrefix(entry, "POSTERN_") })
+	if _, err := cmd.StdinPipe(); err != nil { // open until the child or this process ends
+		return nil, fmt.Errorf("start relay: %w", err)
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start relay: %w", err)
 	}

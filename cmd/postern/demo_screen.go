@@ -126,5 +126,5 @@ func (s *demoScreen) summary(sum demoSummary) {
 func (s *demoScreen) encode(v any) {
 	enc := json.NewEncoder(s.out)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // a reader that has gone away ends the demo by SIGPIPE
+	_ = enc.Encode(v) // a reader that has gone away ends the story by SIGPIPE
 }

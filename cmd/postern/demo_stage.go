@@ -43,6 +43,7 @@ destinations:
 // demoStage is everything of the demo but the screen: the receivers, the relay and the app.
 type demoStage struct {
 	dir       string
+	environ   []string
 	ingest    string
 	receivers map[string]*receiver.Receiver
 	start     time.Time
@@ -62,8 +63,8 @@ type demoPost struct {
 	body        string
 }
 
-func newDemoStage(dir string) (*demoStage, error) {
-	s := &demoStage{dir: dir, receivers: map[string]*receiver.Receiver{}, accepted: map[string]demoPost{}, start: time.Now()}
+func newDemoStage(dir string, environ []string) (*demoStage, error) {
+	s := &demoStage{dir: dir, environ: environ, receivers: map[string]*receiver.Receiver{}, accepted: map[string]demoPost{}, start: time.Now()}
 	ca, err := receiver.NewCA("Postern demo")
 	if err != nil {
 		return nil, err
@@ -239,7 +240,7 @@ func (s *demoStage) startRelay() error {
 	if s.child != nil {
 		return nil
 	}
-	child, err := startDemoRelay(s.dir)
+	child, err := startDemoRelay(s.dir, s.environ)
 	if err != nil {
 		return err
 	}

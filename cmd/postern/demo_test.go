@@ -3,8 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -12,9 +17,16 @@ import (
 func TestDemoEndsByItselfAndLosesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "postern", "demo", "--for", "6s", "--json").Output()
+	// What is set for the user's own relay must not reach the demo's.
+	mine := filepath.Join(t.TempDir(), "data")
+	cmd := exec.CommandContext(ctx, "postern", "demo", "--for", "6s", "--json")
+	cmd.Env = append(os.Environ(), "POSTERN_STORE_PATH="+mine, "POSTERN_LISTEN_INGEST=127.0.0.1:1")
+	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	if _, err := os.Stat(mine); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the demo has used the store of the environment: %v", err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	var last struct{ Summary demoSummary }
@@ -28,4 +40,43 @@ func TestDemoEndsByItselfAndLosesNothing(t *testing.T) {
 	if s.Kills != 1 || s.Refused == 0 {
 		t.Errorf("summary: got %+v, want one kill and an outage that refused something", s)
 	}
+}
+
+func TestDemoLeavesNoRelayBehind(t *testing.T) {
+	for name, sig := range map[string]syscall.Signal{"a closed terminal": syscall.SIGHUP, "kill -9": syscall.SIGKILL} {
+		t.Run(name, func(t *testing.T) {
+			tmp := t.TempDir()
+			t.Setenv("TMPDIR", tmp)
+			p := launchPostern(t, "demo", "--json")
+			waitUntil(t, 20*time.Second, "the demo shows its first numbers", func() bool { return strings.Contains(p.log.String(), "accepted") })
+			if err := p.cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			<-p.exited
+			waitUntil(t, 20*time.Second, "no relay of the demo runs", func() bool { return !isRunning(t, tmp) })
+			left, err := os.ReadDir(tmp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sig == syscall.SIGHUP && len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+// isRunning reports whether some process has text in its command line.
+func isRunning(t *testing.T, text string) bool {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil || len(lines) == 0 {
+		t.Fatalf("list processes: %v; this test needs /proc", err)
+	}
+	for _, path := range lines {
+		line, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(line), text) {
+			return true
+		}
+	}
+	return false
 }

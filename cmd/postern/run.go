@@ -42,7 +42,12 @@ Exit codes: 1 failed, 2 wrong command line or config, 3 the data folder is in us
 5 the disk failed while running.`,
 		Example: "  postern run --config postern.yaml\n  POSTERN_STORE_PATH=/data postern run",
 		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return p.serve(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.drain <= 0 {
+				return usageError{errors.New("--drain: give a time above 0, such as 10s")}
+			}
+			return p.serve(cmd.Context(), o)
+		},
 	}
 	p.configFlag(cmd)
 	cmd.Flags().DurationVar(&o.drain, "drain", 10*time.Second, "how long attempts in flight may go on after a stop")
@@ -55,7 +60,7 @@ Exit codes: 1 failed, 2 wrong command line or config, 3 the data folder is in us
 func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	cfg, plan, err := relay.LoadWith(p.configPath, p.environ, o.relay)
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	level, err := zapcore.ParseLevel(cfg.Log.Level)
 	if err != nil {
