@@ -88,6 +88,21 @@ func (c *Config) Errorf(path, format string, args ...any) *Error {
 // fault already, so that its value must not be relied on.
 func (c *Config) Faulty(path string) bool { return c.src.isFaulty(path) }
 
+// Referenced reports whether a text at path or within it holds a ${} reference, so that an error must not repeat it:
+// it may be a secret in the wrong place. A Secret does not count, since no error repeats one.
+func (c *Config) Referenced(path string) bool {
+	own, ok := c.src.origin(path)
+	if !ok {
+		return false
+	}
+	for at := range c.src.referenced {
+		if at == own || strings.HasPrefix(at, own+".") || strings.HasPrefix(at, own+"[") {
+			return true
+		}
+	}
+	return false
+}
+
 // readRegular reads a regular file of at most limit bytes. It does not wait for the writer of a named pipe.
 func readRegular(path string, limit int64) ([]byte, error) {
 	f, err := openRegular(path)

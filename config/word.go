@@ -39,6 +39,9 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, r rules) {
 	if r.path && !filepath.IsAbs(text.value) {
 		value.SetString(filepath.Join(d.dir, text.value))
 	}
+	if text.refs {
+		d.src.referenced[path] = true
+	}
 	if text.refs && !r.clear {
 		d.src.shown[path] = text.shown
 	}

@@ -74,10 +74,14 @@ func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
 	return p, c.faults
 }
 
-// fault notes err at the key, unless the key has a fault already or err is nil. It reports whether err is nil.
+// fault notes err at the key, unless the key has a fault already or err is nil. It reports whether err is nil. An
+// error may repeat its value, so where that comes from a reference it is replaced.
 func (c *compiler) fault(key string, err error) bool {
 	if err == nil {
 		return true
+	}
+	if c.cfg.Referenced(key) {
+		err = errors.New("the value that the reference stands for is not allowed here; write the value itself to see why")
 	}
 	if !c.cfg.Faulty(key) {
 		c.faults = append(c.faults, c.cfg.Errorf(key, "%v", err))

@@ -279,3 +279,27 @@ destinations:
 		t.Errorf("nearest name to of: got %q (known: %v), want off", nearest, known)
 	}
 }
+
+func TestFaultsShowNoReferencedValue(t *testing.T) {
+	const canary = "canary-5d2f-value"
+	for _, key := range []string{
+		"success: ['${env:CANARY}']", "tls: {ca_file: '/x/${env:CANARY}'}", "events: ['a..${env:CANARY}']", "method: '${env:CANARY}'",
+		"headers: {Host: '${env:CANARY}'}", "sign: [{standard: {secrets: ['${env:CANARY}']}}]", "timeout: '${env:CANARY}'",
+		"content_type: '${env:CANARY}'", "sign: [{hmac: {header: '${env:CANARY} x', secret: '0123456789'}}]",
+		"auth: {api_key: {header: 'a b${env:CANARY}', value: x}}", "allow_networks: ['${env:CANARY}']",
+	} {
+		t.Run(key, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "postern.yaml")
+			if err := os.WriteFile(path, []byte(baseConfig+"    "+key+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, _, err := Load(path, []string{"CANARY=" + canary})
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if strings.Contains(err.Error(), canary) {
+				t.Errorf("the value is shown: %v", err)
+			}
+		})
+	}
+}

@@ -104,8 +104,9 @@ func (p *program) exitCode(err error) int {
 		faults  config.ErrorList
 		damaged *badgerstore.DamageError
 	)
+	hasFaults := errors.As(err, &faults)
 	switch {
-	case errors.As(err, &usage), errors.As(err, &faults), isUnknownCommand(err):
+	case hasFaults, errors.As(err, &usage), isUnknownCommand(err):
 		code = exitUsage
 	case errors.Is(err, badgerstore.ErrLocked):
 		code = exitLocked
@@ -116,7 +117,7 @@ func (p *program) exitCode(err error) int {
 	}
 	switch {
 	case errors.Is(err, errReported):
-	case faults != nil:
+	case hasFaults:
 		// One fault a line, each beginning with its place, so that editors can jump to it.
 		fmt.Fprintln(p.stderr, faults.Error())
 	default:
