@@ -16,7 +16,7 @@ const (
 // A reference may stand without quotes where YAML gives braces a meaning of their own: {token: ${env:TOKEN}}. So
 // its braces are replaced by two characters of a private use area before the file is parsed, one for one, which
 // keeps lines and columns, and put back in every text.
-var reference = regexp.MustCompile(`\$\{[^{}\r\n]*\}`)
+var reference = regexp.MustCompile(`\$\{[^{}"'\r\n]*\}`)
 
 // shield hides the braces of references. It fails if the file uses up the private characters itself.
 func shield(data string) (shielded string, restore *strings.Replacer, err error) {

@@ -26,7 +26,8 @@ type door struct {
 	tokens *tokens // nil lets everybody in
 
 	loopback bool   // the Host rule applies
-	port     string // of our address, for the Host rule
+	address  string // that is bound, for a person
+	port     string // of it, for the Host rule
 }
 
 func newDoor(o Options) (*door, error) {
@@ -45,7 +46,7 @@ func (d *door) bound(address net.Addr) error {
 		return nil // a Unix socket: no browser gets there, and the mode of its file says who may
 	}
 	d.loopback = tcp.IP.IsLoopback()
-	d.port = strconv.Itoa(tcp.Port)
+	d.address, d.port = tcp.String(), strconv.Itoa(tcp.Port)
 	if !d.loopback && d.tokens == nil {
 		return fmt.Errorf("listen on %q: a token is required on an address that is not loopback; "+
 			"set one, or listen on 127.0.0.1 or a Unix socket", address)
@@ -77,7 +78,7 @@ func (d *door) admit(r *http.Request) error {
 	}
 	if d.loopback && !d.ourHost(r) {
 		return problem.New(http.StatusMisdirectedRequest, "the Host header does not name this listener; "+
-			"use http://127.0.0.1:%s or http://localhost:%s", d.port, d.port).Closing()
+			"use http://%s", d.address).Closing()
 	}
 	if fromAnotherSite(r) {
 		return problem.New(http.StatusForbidden, "this request comes from a page of another site, which may not use "+
