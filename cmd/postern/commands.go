@@ -146,6 +146,9 @@ there, with the reasons. The address is that of --admin, else listen.admin of th
 				address = p.adminAddress()
 			}
 			err := admin.CheckHealth(cmd.Context(), address)
+			if errors.Is(err, admin.ErrAddress) {
+				return usageError{err}
+			}
 			if p.json {
 				result := map[string]any{"ready": err == nil, "address": address}
 				if err != nil {
@@ -213,8 +216,13 @@ func versionOf(info *debug.BuildInfo, ok bool) (version, commit string) {
 // adminAddress returns listen.admin of the config file. Other faults of the file do not matter here: a health
 // check must not fail because a secret is not visible to it.
 func (p *program) adminAddress() string {
-	cfg, err := config.Load(p.configPath, p.environ)
-	if cfg == nil || err != nil && cfg.Faulty("listen.admin") {
+	cfg, _ := config.Load(p.configPath, p.environ)
+	if cfg == nil {
+		// Without a file there is still the environment, and a line for whoever named the wrong file.
+		fmt.Fprintf(p.stderr, "postern: there is no config file %s; going by the environment and the defaults\n", p.configPath)
+		cfg, _ = config.Parse(p.configPath, []byte("{}"), p.environ)
+	}
+	if cfg.Faulty("listen.admin") {
 		return config.DefaultAdmin
 	}
 	return cfg.Listen.Admin

@@ -20,12 +20,15 @@ const (
 	unixScheme     = "unix://"
 )
 
+// ErrAddress says that a text is not the address of an admin listener.
+var ErrAddress = errors.New("not an address; want host:port or unix:///path")
+
 var errCheckTimeout = fmt.Errorf("no answer within %v", checkTimeout)
 
 // CheckHealth asks the relay whose admin listener has the given address, host:port or unix:///path as in its config,
 // whether it is ready. It returns nil if so, else an error with the reasons or with what was wrong with the answer.
 // An address that means all interfaces is asked on loopback. It takes at most 3 s, uses no proxy and follows no
-// redirect.
+// redirect. A malformed address is ErrAddress.
 func CheckHealth(ctx context.Context, address string) error {
 	if err := checkHealth(ctx, address); err != nil {
 		return fmt.Errorf("ask %s for its health: %w", address, err)
@@ -86,8 +89,8 @@ func healthTarget(address string) (network, dialed, host string, err error) {
 		return "unix", path, "localhost", nil
 	}
 	name, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", "", "", errors.New("want host:port or unix:///path")
+	if err != nil || port == "" || strings.Contains(name, "/") {
+		return "", "", "", ErrAddress
 	}
 	if ip, err := netip.ParseAddr(name); name == "" || err == nil && ip.IsUnspecified() {
 		name = "127.0.0.1"

@@ -131,11 +131,16 @@ func encodeAccept(m store.Message, body []byte) (entries, chunks []entry, err er
 
 // acceptOnce writes a message, or returns the id of the earlier one.
 func (s *Store) acceptOnce(ctx context.Context, m store.Message, entries, chunks []entry) (existing store.MessageID, err error) {
+	var found store.MessageID // the committer's until it has answered
 	check := func(g *group) (bool, error) {
 		earlier, err := findEarlier(g, m)
 		if err != nil || earlier != (store.MessageID{}) {
-			existing = earlier
+			found = earlier
 			return false, err
+		}
+		// Only now, since a post that is made again takes no room.
+		if g.low {
+			return false, store.ErrNoSpace
 		}
 		n := int64(len(m.Recipients))
 		if n > 0 && g.base+g.pending+n > s.maxPending {
@@ -146,17 +151,18 @@ func (s *Store) acceptOnce(ctx context.Context, m store.Message, entries, chunks
 	size, count := cost(slices.Concat(entries, chunks)...)
 	ahead := size > s.maxGroupSize && len(chunks) > 0
 	if ahead {
+		begun := false
 		defer func() {
-			if err != nil || existing != (store.MessageID{}) {
+			if begun && (err != nil || existing != (store.MessageID{})) {
 				// What was written ahead is not wanted. If this fails too, the next start does it.
 				_ = s.removeChunks(context.WithoutCancel(ctx), m.ID, len(chunks))
 			}
 		}()
-		if err := s.writeAhead(ctx, m.ID, chunks, check); err != nil {
+		if begun, err = s.writeAhead(ctx, m.ID, chunks, check); err != nil {
 			return store.MessageID{}, err
 		}
-		if existing != (store.MessageID{}) {
-			return existing, nil
+		if !begun {
+			return found, nil
 		}
 		size, count = cost(entries...)
 	} else {
@@ -176,9 +182,9 @@ func (s *Store) acceptOnce(ctx context.Context, m store.Message, entries, chunks
 		return nil
 	}})
 	if err != nil {
-		return store.MessageID{}, err // existing belongs to the committer still if ctx has ended
+		return store.MessageID{}, err
 	}
-	return existing, nil
+	return found, nil
 }
 
 // findEarlier returns the id of the message that was accepted under m's idempotency key, or the zero id.
@@ -200,34 +206,43 @@ func findEarlier(g *group, m store.Message) (store.MessageID, error) {
 }
 
 // writeAhead writes the chunks of a body that is too long for one transaction, under a mark that names them as long
-// as their message is not there. If check refuses the first of them, nothing is written.
-func (s *Store) writeAhead(ctx context.Context, id store.MessageID, chunks []entry, check func(*group) (bool, error)) error {
+// as their message is not there. If check refuses the first of them, nothing is written, and begun is false.
+func (s *Store) writeAhead(ctx context.Context, id store.MessageID, chunks []entry, check func(*group) (bool, error)) (begun bool, err error) {
 	perGroup := int(max(1, s.maxGroupSize/(chunkSize+1024)))
 	mark := sealed(orphanKey(id), binary.BigEndian.AppendUint16(nil, uint16(len(chunks))))
-	first, wanted := true, true
+	wanted := false // the committer's until it has answered
 	for part := range slices.Chunk(chunks, perGroup) {
-		part, checked := slices.Clone(part), !first
+		part, first := slices.Clone(part), !begun
 		if first {
-			part, first = append(part, mark), false
+			part = append(part, mark)
 		}
 		size, count := cost(part...)
 		err := s.submit(ctx, &request{size: size, entries: count, accepts: true, stage: func(g *group) error {
-			if !checked {
+			if first {
 				if ok, err := check(g); !ok {
-					wanted = false
 					return err
 				}
+				wanted = true
+			} else if g.low {
+				return store.ErrNoSpace
 			}
 			for _, e := range part {
 				g.put(e.key, e.value)
 			}
 			return nil
 		}})
-		if err != nil || !wanted {
-			return err
+		if ctxErr := ctx.Err(); ctxErr != nil {
+			return true, ctxErr // what was asked for may be written all the same
+		}
+		if s.Err() == nil && !wanted {
+			return false, err
+		}
+		begun = true
+		if err != nil {
+			return true, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // removeChunks deletes what writeAhead wrote, unless the message has come after all: the one who asks may not know.

@@ -15,7 +15,7 @@ import (
 type request struct {
 	size    int64 // bytes that stage may write, at most
 	entries int64 // keys that stage may write, at most
-	accepts bool  // refused below the disk reserve
+	accepts bool  // takes in a message, so stage looks at group.low
 
 	// stage checks whether the request may be written now, and writes it into the group. An error refuses this
 	// request alone: then it has written nothing.
@@ -35,6 +35,7 @@ type group struct {
 	seq     uint64
 	pending int64 // change of the number of pending deliveries
 	base    int64 // pending before the group
+	low     bool  // free disk is below the reserve; known if a request accepts
 
 	queued [][]byte // q keys written
 	ended  [][]byte // e keys written
@@ -159,12 +160,8 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	}
 	g := &group{txn: s.db.NewTransaction(true), seq: s.seq + 1, base: s.pending.Load()}
 	defer g.txn.Discard()
-	low := s.belowReserve(reqs)
+	g.low = s.belowReserve(reqs)
 	for i, r := range reqs {
-		if r.accepts && low {
-			refused[i] = store.ErrNoSpace
-			continue
-		}
 		refused[i] = r.stage(g)
 		if g.err != nil {
 			return refused, g.err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +81,46 @@ func TestReserve(t *testing.T) {
 			if _, _, err := s.Accept(t.Context(), newMessage(t, "alerts"), make([]byte, size)); !errors.Is(err, store.ErrNoSpace) {
 				t.Errorf("%d bytes: got error %v, want ErrNoSpace", size, err)
 			}
+		}
+	})
+	t.Run("a post that is made again gets its first answer below it", func(t *testing.T) {
+		free.Store(1 << 40)
+		first := newMessage(t)
+		first.Idempotency = &store.Idempotency{Key: [32]byte{1}, Content: [32]byte{2}}
+		_, _, err := s.Accept(t.Context(), first, nil)
+		mustDo(t, err)
+		free.Store(1<<30 - 1)
+		keys := keysIn(t, s)
+		seq := s.seq
+		for _, size := range []int{0, 5 << 20} {
+			again := newMessage(t)
+			again.Idempotency = first.Idempotency
+			got, existing, err := s.Accept(t.Context(), again, make([]byte, size))
+			if err != nil || !existing || got.ID != first.ID {
+				t.Errorf("%d bytes: got %s, existing %t, error %v; want the first message", size, got.ID, existing, err)
+			}
+			again.Idempotency = &store.Idempotency{Key: [32]byte{1}, Content: [32]byte{3}}
+			if _, _, err := s.Accept(t.Context(), again, make([]byte, size)); !errors.Is(err, store.ErrKeyConflict) {
+				t.Errorf("%d bytes of another content: got error %v, want ErrKeyConflict", size, err)
+			}
+		}
+		if got := keysIn(t, s); !maps.Equal(got, keys) || s.seq != seq {
+			t.Errorf("keys %v at commit %d, want still %v at %d: nothing is written below the reserve", got, s.seq, keys, seq)
+		}
+	})
+	t.Run("a long body is given up when the disk fills meanwhile", func(t *testing.T) {
+		asked := 0
+		filling := mustOpen(t, Options{Path: t.TempDir(), free: func(string) (int64, error) {
+			if asked++; asked > 3 { // the start, and two groups of chunks
+				return 0, nil
+			}
+			return 1 << 40, nil
+		}})
+		if _, _, err := filling.Accept(t.Context(), newMessage(t, "alerts"), make([]byte, 16<<20)); !errors.Is(err, store.ErrNoSpace) {
+			t.Errorf("got error %v, want ErrNoSpace", err)
+		}
+		if got := keysIn(t, filling); len(got) != 0 {
+			t.Errorf("keys: %v, want none", got)
 		}
 	})
 	t.Run("deliveries go on below it", func(t *testing.T) {
