@@ -39,15 +39,27 @@ func (d *decoder) checkOneOf(group oneOf, pairs []pair, fields []field, n *yaml.
 	}
 }
 
-// retryWord decodes the word none in place of a mapping.
-func (d *decoder) retryWord(n *yaml.Node, v reflect.Value, path string) {
+// noneWord decodes the word none in place of a mapping.
+func (d *decoder) noneWord(n *yaml.Node, v reflect.Value, path string) {
+	target := v.Addr().Interface().(optional)
 	text, err := d.expand(d.text(n.Value))
 	if err != nil || text.value != "none" {
-		d.src.fail(d.src.placeOf(path, d.at(n)), path, "must be none or a mapping, such as {schedule: [0s, 1m, 5m]} or {attempts: 5, first: 10s}")
+		d.src.fail(d.src.placeOf(path, d.at(n)), path, "must be none or a mapping, such as "+target.example())
 		return
 	}
-	retry := v.Addr().Interface().(*Retry)
-	*retry = Retry{None: true, MaxAge: retry.MaxAge}
+	target.setNone()
+}
+
+func (r *Retry) setNone()     { *r = Retry{None: true, MaxAge: r.MaxAge} }
+func (r *Retry) isNone() bool { return r.None }
+func (*Retry) example() string {
+	return "{schedule: [0s, 1m, 5m]} or {attempts: 5, first: 10s}"
+}
+
+func (b *Breaker) setNone()     { *b = Breaker{None: true} }
+func (b *Breaker) isNone() bool { return b.None }
+func (*Breaker) example() string {
+	return "{failures: 5, probe_every: 30s}"
 }
 
 // checkRetry reports keys that contradict one another, and completes the form that was chosen.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -29,7 +30,8 @@ func TestURLAloneIsACompleteConfig(t *testing.T) {
 	}
 	dest := Destination{
 		URL: "https://hooks.example.com/alerts", Enabled: true, Method: "POST", TLS: TLS{MinVersion: "1.2"},
-		Timeout: Duration(30 * time.Second), Success: []string{"2xx"}, Concurrency: 16, Order: "none",
+		Timeout: Duration(30 * time.Second), Success: []string{"2xx"}, Concurrency: 16, Order: "none", OrderOnFailure: "next",
+		Breaker: Breaker{Failures: 20, ProbeEvery: Duration(30 * time.Second)},
 		Retry: Retry{
 			Schedule: append([]Duration{0, Duration(5 * time.Second)}, minutes(5, 30, 2*60, 5*60, 10*60, 14*60, 20*60, 24*60)...),
 			Jitter:   0.2, MaxAge: Duration(96 * time.Hour),
@@ -93,7 +95,20 @@ func TestEveryKeyIsDecoded(t *testing.T) {
 	if got, want := alerts.Sign[1].HMAC.Secret.Reveal(), "a-long-enough-token"; got != want {
 		t.Errorf("secret: got %q, want %q", got, want)
 	}
-	if got, want := cfg.Names(), []string{"alerts", "plain", "key"}; !slices.Equal(got, want) {
+	wantValues := []Value{{"ok"}, {json.Number("1")}, {json.Number("0.5")}, {true}, {nil}, {[]any{"a"}}, {map[string]any{"b": "c"}}}
+	if got := alerts.Expect[0]; got.Path != "$.data.status" || !reflect.DeepEqual(got.Values, wantValues) {
+		t.Errorf("expect: got %+v, want values %+v", got, wantValues)
+	}
+	if got := alerts.Breaker; got != (Breaker{Failures: 7, ProbeEvery: Duration(10 * time.Second)}) {
+		t.Errorf("breaker: got %+v", got)
+	}
+	if got := cfg.Destinations["key"].Breaker; got != (Breaker{None: true}) {
+		t.Errorf("breaker none: got %+v", got)
+	}
+	if one, two := alerts.Sign[2].Timestamped.Secret, alerts.Sign[3].Timestamped.Secret; len(one) != 1 || len(two) != 2 || one[0].Reveal() != two[1].Reveal() {
+		t.Errorf("secrets: got %d and %d, want one without brackets and two in them", len(one), len(two))
+	}
+	if got, want := cfg.Names(), []string{"alerts", "plain", "key", "oauth"}; !slices.Equal(got, want) {
 		t.Errorf("names: got %q, want %q as in the file", got, want)
 	}
 }

@@ -11,6 +11,18 @@ import (
 	"go.yaml.in/yaml/v4"
 )
 
+// optional is implemented by mappings that the word none can stand in place of.
+type optional interface {
+	setNone()
+	isNone() bool
+	example() string // of a mapping, for an error
+}
+
+func isOptional(v reflect.Value) bool {
+	_, ok := v.Addr().Interface().(optional)
+	return ok
+}
+
 // oneOf is implemented by mappings of which exactly one key may be set. It returns what the keys are.
 type oneOf interface{ oneOf() string }
 
@@ -25,8 +37,18 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, r rules) {
 	}
 	n = follow(n)
 	switch {
-	case v.Type() == reflect.TypeFor[Retry]() && n.Kind == yaml.ScalarNode:
-		d.retryWord(n, v, path)
+	case isOptional(v) && n.Kind == yaml.ScalarNode:
+		d.noneWord(n, v, path)
+	case v.Type() == reflect.TypeFor[Value]():
+		d.json(n, v, path)
+	case v.Kind() == reflect.Pointer && isScalar(v.Type().Elem()) && !isNull(n):
+		p := reflect.New(v.Type().Elem())
+		d.scalar(n, p.Elem(), path, r)
+		v.Set(p)
+	case v.Type() == reflect.TypeFor[Secrets]() && n.Kind == yaml.ScalarNode && !isNull(n):
+		one := make(Secrets, 1)
+		d.scalar(n, reflect.ValueOf(&one).Elem().Index(0), path, r)
+		v.Set(reflect.ValueOf(one))
 	case isScalar(v.Type()):
 		d.scalar(n, v, path, r)
 	case isNull(n) && v.Kind() != reflect.Struct && v.Kind() != reflect.Map:
@@ -293,7 +315,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string, r rules) {
 	for i, item := range n.Content {
 		child := path + "[" + strconv.Itoa(i) + "]"
 		d.src.places[child] = d.at(item)
-		if isNull(follow(item)) {
+		if isNull(follow(item)) && list.Index(i).Type() != reflect.TypeFor[Value]() {
 			d.src.fail(d.at(item), child, "no value; write one, or remove the entry")
 			continue
 		}

@@ -18,6 +18,7 @@ log:
   level: debug
 egress:
   user_agent: Acme/2
+  proxy: http://proxy.example:3128
   deny_networks: [203.0.113.0/24]
   resolve: {hooks.example.com: 10.20.0.7}
 defaults:
@@ -28,18 +29,33 @@ destinations:
     enabled: false
     method: PUT
     events: ["alert.*", schema_change]
-    headers: {X-Team: data, X-Note: ""}
+    when: $.a
+    headers: {X-Team: data, X-Note: "", X-Event: "{{ .Event }}"}
+    forward_headers: [X-Request-Id]
+    forward_path: true
     content_type: application/json
+    body: '{"data": {{ .Body }}}'
     auth:
       basic: {username: u, password: "${env:TOKEN}"}
-    tls: {ca_file: ca.pem, min_version: "1.3"}
+    tls: {ca_file: ca.pem, cert_file: client.pem, key_file: client-key.pem, min_version: "1.3"}
     sign:
       - standard: {secrets: ["${env:TOKEN}"]}
       - hmac: {header: X-Sig, secret: "${env:TOKEN}", algorithm: sha512, encoding: base64, prefix: "v1="}
+      - timestamped: {header: X-Time, secret: "${env:TOKEN}"}
+      - timestamped: {header: X-Times, secret: ["${env:TOKEN}", "${env:TOKEN}"]}
+      - rfc9421: {key_id: k, algorithm: ed25519, secret: "${env:TOKEN}", label: own, components: ["@method", content-digest]}
+      - profile: {name: grafana, secret: "${env:TOKEN}", header: X-Grafana, timestamp_header: X-Grafana-Time}
     timeout: 10s
     success: ["204", 2xx]
+    expect:
+      - {path: $.data.status, values: [ok, 1, 0.5, true, null, [a], {b: c}]}
     retry: {attempts: 4, first: 10s, max: 10m, factor: 3, jitter: 0.1, max_age: 12h}
+    breaker: {failures: 7, probe_every: 10s}
     concurrency: 4
+    rate: 50/s
+    order: key
+    order_on_failure: block
+    batch: {every: 2s, max: 50}
     allow_networks: [10.20.0.0/16]
     keep: {response: 1KiB}
   plain:
@@ -50,4 +66,8 @@ destinations:
     url: https://hooks.example.com/key
     auth: {api_key: {header: X-Key, value: "${env:TOKEN}"}}
     retry: none
+    breaker: none
+  oauth:
+    url: https://hooks.example.com/oauth
+    auth: {oauth2: {client_id: c, client_secret: "${env:TOKEN}", token_url: https://login.example.com/token, scopes: [a, b], audience: x, secret_in: body}}
 `

@@ -55,8 +55,14 @@ func (c *Config) node(v reflect.Value, path string, r rules) *yaml.Node {
 	switch value := v.Interface().(type) {
 	case Secret:
 		return c.secretNode(value, path)
+	case Value:
+		return c.jsonNode(value.JSON, path)
 	case Retry:
-		if value.None {
+		if value.isNone() {
+			return text("none")
+		}
+	case Breaker:
+		if value.isNone() {
 			return text("none")
 		}
 	}
@@ -141,7 +147,7 @@ func (c *Config) scalarNode(v reflect.Value, path string, r rules) *yaml.Node {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!float", Value: strconv.FormatFloat(v.Float(), 'g', -1, 64)}
 	}
 	s := fmt.Sprint(v.Interface())
-	if strings.HasSuffix(path, ".url") {
+	if strings.HasSuffix(path, ".url") || path == "egress.proxy" {
 		s = withoutPassword(s)
 	}
 	return text(s)

@@ -172,6 +172,12 @@ func mapScalar(t reflect.Type) *jsonschema.Schema {
 	switch t {
 	case reflect.TypeFor[Secret]():
 		return text("")
+	case reflect.TypeFor[Secrets]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{text(""), {Type: "array", Items: text("")}}}
+	case reflect.TypeFor[Value]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+			{Type: "null"}, {Type: "boolean"}, {Type: "number"}, text(""), {Type: "array"}, {Type: "object"},
+		}}
 	case reflect.TypeFor[Duration]():
 		return text(`^([0-9.]+(ns|us|µs|ms|s|m|h))+$|\$\{`)
 	case reflect.TypeFor[Size]():
@@ -202,7 +208,7 @@ func applyRules(s *jsonschema.Schema, t reflect.Type, comments map[string]string
 			s.Required = append(s.Required, f.key)
 		}
 		applyRule(property, field.Type, f.rules)
-		if field.Type == reflect.TypeFor[Retry]() {
+		if reflect.PointerTo(field.Type).Implements(reflect.TypeFor[optional]()) {
 			*property = jsonschema.Schema{
 				Description: property.Description,
 				AnyOf:       []*jsonschema.Schema{{Const: "none"}, {Ref: property.Ref}},
@@ -225,6 +231,8 @@ func applyRules(s *jsonschema.Schema, t reflect.Type, comments map[string]string
 func applyRule(s *jsonschema.Schema, t reflect.Type, r rules) {
 	least, most := count(r.min), count(r.max)
 	switch {
+	case t == reflect.TypeFor[Secrets]():
+		s.AnyOf[1].MinItems, s.AnyOf[1].MaxItems = least, most
 	case t.Kind() == reflect.Slice:
 		s.MinItems, s.MaxItems = least, most
 		if r.number {

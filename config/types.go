@@ -36,7 +36,7 @@ type Config struct {
 	// What all requests to the outside have in common.
 	Egress Egress `yaml:"egress"`
 	// Any keys of a destination; each destination inherits them. A mapping is merged key by key with the
-	// destination's own, except for auth and retry, which replace the inherited one; a list replaces a list.
+	// destination's own, except for auth, retry, breaker and batch, which replace the inherited one; a list replaces a list.
 	Defaults Destination `yaml:"defaults"`
 	// The HTTPS targets by name. Names consist of letters, digits, dots, hyphens and underscores, and have at most 100 characters.
 	Destinations map[string]*Destination `yaml:"destinations" rule:"max=4095"`
@@ -114,8 +114,8 @@ type Tracing struct {
 type Egress struct {
 	// User-Agent of requests, unless a destination's headers set another.
 	UserAgent string `yaml:"user_agent" rule:"default=Postern/1"`
-	// Proxy that tunnels requests by CONNECT. The environment's proxy variables are always ignored.
-	Proxy string `yaml:"proxy" rule:"later"`
+	// Proxy that tunnels requests by CONNECT: http://host:port or https://host:port, with user:password@ if it asks for them. Targets are resolved and judged here all the same, and the proxy is asked for the address. The environment's proxy variables are always ignored.
+	Proxy string `yaml:"proxy" rule:"empty"`
 	// Networks that no request goes to, besides those that are never allowed, such as 203.0.113.0/24.
 	DenyNetworks []netip.Prefix `yaml:"deny_networks" rule:"max=1000"`
 	// Addresses of host names, like a hosts file: a name and an IP address, never a port.
@@ -132,18 +132,18 @@ type Destination struct {
 	Method string `yaml:"method" rule:"enum=POST|PUT|PATCH|DELETE|GET;default=POST"`
 	// Patterns of the events that go here from POST /events/{type}: in alert.* the star is one segment, in alert.** it is the rest.
 	Events []string `yaml:"events" rule:"max=1000"`
-	// Filter on the body (JSONPath, RFC 9535): only messages that it matches go here.
-	When string `yaml:"when" rule:"later"`
-	// Headers of the request: name and value. A value may hold ${env:…} and ${file:…}.
+	// Filter on the body of what is posted to /events or /cloudevents (JSONPath, RFC 9535): only messages in which it finds something go here, such as $[?@.severity == "high"]. A filter on the root looks at the members of the body, and if the body is an object at the body itself. The body must be JSON then.
+	When string `yaml:"when"`
+	// Headers of the request: name and value. A value may hold ${env:…} and ${file:…}, and may be a template like body.
 	Headers map[string]Secret `yaml:"headers" rule:"max=100;empty"`
 	// Names of headers that are taken over from the app's request.
-	ForwardHeaders []string `yaml:"forward_headers" rule:"later"`
-	// Whether the path and query behind /to/{destination} are appended to the URL.
-	ForwardPath bool `yaml:"forward_path" rule:"later"`
+	ForwardHeaders []string `yaml:"forward_headers" rule:"max=50"`
+	// Whether the path and query behind /to/{destination} are appended to the URL; without it a post with them is refused.
+	ForwardPath bool `yaml:"forward_path" rule:"default=false"`
 	// Content-Type of the request; without it that of the app's request is kept.
 	ContentType string `yaml:"content_type"`
 	// Template of the request's body (Go text/template); without it the app's bytes are sent as they are.
-	Body string `yaml:"body" rule:"later"`
+	Body string `yaml:"body"`
 	// How requests authorize themselves; at most one kind.
 	Auth *Auth `yaml:"auth" rule:"whole"`
 	// TLS towards the receiver. Certificates are always verified.
@@ -155,19 +155,21 @@ type Destination struct {
 	// Statuses that mean success: one (204), a hundred (2xx) or a range (200-204).
 	Success []string `yaml:"success" rule:"int;min=1;max=100;default=2xx"`
 	// Checks of the response; all must hold.
-	Expect []Expect `yaml:"expect" rule:"later"`
+	Expect []Expect `yaml:"expect" rule:"max=50"`
 	// When a failed attempt is made again: a mapping, or none for one attempt only.
 	Retry Retry `yaml:"retry" rule:"whole"`
-	// When an outage of the receiver holds its deliveries.
-	Breaker *Breaker `yaml:"breaker" rule:"later"`
+	// When an outage of the receiver holds its deliveries: a mapping, or none for never.
+	Breaker Breaker `yaml:"breaker" rule:"whole"`
 	// Most attempts in flight at a time: 1 to 1024.
 	Concurrency int `yaml:"concurrency" rule:"min=1;max=1024;default=16"`
-	// Most attempts per time, such as 50/s.
-	Rate *Rate `yaml:"rate" rule:"later"`
-	// Which deliveries wait for one another: none, those with the same Postern-Key, or all.
-	Order string `yaml:"order" rule:"later;enum=none|key|all;default=none"`
-	// Release due deliveries together every few seconds, one request each.
-	Batch *Batch `yaml:"batch" rule:"later"`
+	// Most attempts per time, such as 50/s, 100/m or 1000/h; without it there is no such bound.
+	Rate *Rate `yaml:"rate"`
+	// Which deliveries wait for one another, in the order of acceptance: none, those with the same Postern-Key, or all. It is settled when a message is accepted.
+	Order string `yaml:"order" rule:"enum=none|key|all;default=none"`
+	// What a delivery that has failed does to those that wait for it: next lets them go, block holds them.
+	OrderOnFailure string `yaml:"order_on_failure" rule:"enum=next|block;default=next"`
+	// Release due deliveries together every few seconds, one request each; without it each goes when it is due.
+	Batch *Batch `yaml:"batch" rule:"whole"`
 	// Private networks that the receiver may be in, such as 10.20.0.0/16. Link-local and metadata addresses are never allowed.
 	AllowNetworks []netip.Prefix `yaml:"allow_networks" rule:"max=1000"`
 	// What the history keeps.
@@ -183,7 +185,7 @@ type Auth struct {
 	// A key in a header of its own.
 	APIKey *APIKey `yaml:"api_key"`
 	// Tokens from an OAuth 2.0 server by client credentials (RFC 6749, section 4.4).
-	OAuth2 *OAuth2 `yaml:"oauth2" rule:"later"`
+	OAuth2 *OAuth2 `yaml:"oauth2"`
 }
 
 func (Auth) oneOf() string { return "kind of authorization" }
@@ -213,48 +215,50 @@ type APIKey struct {
 // OAuth2 obtains tokens by client credentials.
 type OAuth2 struct {
 	// Id of the client.
-	ClientID string `yaml:"client_id"`
+	ClientID string `yaml:"client_id" rule:"required"`
 	// Secret of the client.
-	ClientSecret Secret `yaml:"client_secret"`
-	// URL of the token endpoint: https, port 443.
-	TokenURL string `yaml:"token_url"`
+	ClientSecret Secret `yaml:"client_secret" rule:"required"`
+	// URL of the token endpoint: https without a port other than 443, under the same rules as url. Its certificate is checked against the system's roots and those of tls.ca_file.
+	TokenURL string `yaml:"token_url" rule:"required"`
 	// Scopes to ask for.
-	Scopes []string `yaml:"scopes"`
+	Scopes []string `yaml:"scopes" rule:"max=100"`
 	// Audience to ask for.
 	Audience string `yaml:"audience"`
+	// Where the client's id and secret are sent: in the header by Basic authentication (RFC 6749, section 2.3.1), or in the body.
+	SecretIn string `yaml:"secret_in" rule:"enum=header|body;default=header"`
 }
 
 // TLS says whom to trust and how to show who we are.
 type TLS struct {
 	// PEM file with the roots that the receiver's certificate is checked against, instead of the system's. A relative path counts from the folder of the config file.
 	CAFile string `yaml:"ca_file" rule:"path;clear"`
-	// PEM file with the client certificate.
-	CertFile string `yaml:"cert_file" rule:"later;path"`
-	// PEM file with the key of the client certificate.
-	KeyFile string `yaml:"key_file" rule:"later;path"`
+	// PEM file with the client certificate (mTLS), its chain behind it. All three files are read again when they change.
+	CertFile string `yaml:"cert_file" rule:"path;clear"`
+	// PEM file with the key of the client certificate, not encrypted.
+	KeyFile string `yaml:"key_file" rule:"path;clear"`
 	// Least version of TLS.
 	MinVersion string `yaml:"min_version" rule:"enum=1.2|1.3;default=1.2"`
 }
 
 // Sign is one signature. Exactly one field is set.
 type Sign struct {
-	// Standard Webhooks: webhook-signature with v1.
+	// Standard Webhooks: webhook-signature with v1 or v1a.
 	Standard *Standard `yaml:"standard"`
 	// HMAC of the body in a header.
 	HMAC *HMAC `yaml:"hmac"`
-	// HMAC of time and body in a header: t=…,v1=….
-	Timestamped *Timestamped `yaml:"timestamped" rule:"later"`
+	// HMAC-SHA256 of time and body in a header: t=…,v1=….
+	Timestamped *Timestamped `yaml:"timestamped"`
 	// HTTP Message Signatures (RFC 9421) with Content-Digest (RFC 9530).
-	RFC9421 *RFC9421 `yaml:"rfc9421" rule:"later"`
+	RFC9421 *RFC9421 `yaml:"rfc9421"`
 	// The signature that the verifiers of a known product expect.
-	Profile *Profile `yaml:"profile" rule:"later"`
+	Profile *Profile `yaml:"profile"`
 }
 
 func (Sign) oneOf() string { return "kind of signature" }
 
 // Standard signs as Standard Webhooks says.
 type Standard struct {
-	// Secrets of the form whsec_…; each one makes a signature, so that receivers can change from one to the next.
+	// Secrets of the form whsec_… (HMAC, v1) or whsk_… (ed25519, v1a); each one makes a signature, so that receivers can change from one to the next.
 	Secrets []Secret `yaml:"secrets" rule:"required;min=1;max=8"`
 }
 
@@ -272,39 +276,53 @@ type HMAC struct {
 	Prefix string `yaml:"prefix" rule:"empty"`
 }
 
-// Timestamped signs time and body.
+// Timestamped signs time and body: the HMAC-SHA256 of the Unix time, a full stop and the body.
 type Timestamped struct {
 	// Name of the header that carries time and signature.
-	Header string `yaml:"header"`
-	// The key.
-	Secret Secret `yaml:"secret"`
+	Header string `yaml:"header" rule:"required"`
+	// The key; of a list each one makes a signature, so that receivers can change from one to the next.
+	Secret Secrets `yaml:"secret" rule:"required;min=1;max=8"`
 }
 
 // RFC9421 signs by HTTP Message Signatures.
 type RFC9421 struct {
 	// Id of the key, for the receiver.
-	KeyID string `yaml:"key_id"`
-	// Algorithm, such as hmac-sha256.
-	Algorithm string `yaml:"algorithm"`
-	// The key.
-	Secret Secret `yaml:"secret"`
+	KeyID string `yaml:"key_id" rule:"required"`
+	// Algorithm of the signature.
+	Algorithm string `yaml:"algorithm" rule:"enum=hmac-sha256|ed25519|ecdsa-p256-sha256;default=hmac-sha256"`
+	// The key: for hmac-sha256 a text or whsec_…, for ed25519 whsk_… or a PEM block, for ecdsa-p256-sha256 a PEM block.
+	Secret Secret `yaml:"secret" rule:"required"`
+	// Label of the signature. Without it the first is sig1, the second sig2.
+	Label string `yaml:"label"`
+	// What the signature covers, such as "@method" or content-digest; without it the method, the target, the digest and type of the body, and the webhook-* headers.
+	Components []string `yaml:"components" rule:"max=50"`
 }
 
 // Profile signs as a known product does.
 type Profile struct {
-	// Name of the product.
-	Name string `yaml:"name"`
-	// The key.
-	Secret Secret `yaml:"secret"`
+	// Name of the product: github, gitea, stripe, slack, shopify, grafana, svix or sentry.
+	Name string `yaml:"name" rule:"required"`
+	// The key; of a list each one makes a signature where the product allows for several.
+	Secret Secrets `yaml:"secret" rule:"required;min=1;max=8"`
+	// Name of the header that carries the signature, where the product lets its users choose it.
+	Header string `yaml:"header"`
+	// Name of the header that carries the time, where the product lets its users choose it.
+	TimestampHeader string `yaml:"timestamp_header"`
 }
+
+// Secrets is one secret or a list of them. In the file a single one needs no brackets.
+type Secrets []Secret
 
 // Expect is a check of the response.
 type Expect struct {
-	// Where to look in the body (JSONPath, RFC 9535).
-	Path string `yaml:"path"`
-	// What may stand there.
-	Values []string `yaml:"values"`
+	// Where to look in the body (JSONPath, RFC 9535). It must find something.
+	Path string `yaml:"path" rule:"required"`
+	// What may stand there, of any JSON type; all that the path finds must be among them. Without values it is enough that it finds something.
+	Values []Value `yaml:"values" rule:"max=100"`
 }
+
+// Value is any JSON value: nil, a bool, a string, a json.Number, a []any or a map[string]any of them.
+type Value struct{ JSON any }
 
 // Retry says when attempts are made. Either None is set, or Schedule has entries, or Attempts is at least 1.
 type Retry struct {
@@ -328,18 +346,20 @@ type Retry struct {
 
 // Breaker holds deliveries during an outage.
 type Breaker struct {
-	// Failures in a row that open it.
-	Failures int `yaml:"failures"`
-	// Time between two attempts that test whether the receiver is back.
-	ProbeEvery Duration `yaml:"probe_every"`
+	// None means that there is none. In the file it is the word none in place of the mapping.
+	None bool `yaml:"-"`
+	// Failures in a row, without a success between, that open it: 1 to 1000. What is held while it is open uses up no attempt.
+	Failures int `yaml:"failures" rule:"min=1;max=1000;default=20"`
+	// Time between two attempts that test whether the receiver is back: 100ms to 24h.
+	ProbeEvery Duration `yaml:"probe_every" rule:"min=100ms;max=24h;default=30s"`
 }
 
 // Batch releases due deliveries together.
 type Batch struct {
-	// Time between two releases.
-	Every Duration `yaml:"every"`
-	// Most deliveries of one release.
-	Max int `yaml:"max"`
+	// Time between two releases: 100ms to 24h.
+	Every Duration `yaml:"every" rule:"min=100ms;max=24h;default=5s"`
+	// Most deliveries of one release: 1 to 100000.
+	Max int `yaml:"max" rule:"min=1;max=100000;default=100"`
 }
 
 // Keep says what the history keeps.

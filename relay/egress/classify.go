@@ -57,6 +57,10 @@ func classify(err error, p phase) (store.Class, string) {
 	if class, text, ok := blocked(err); ok {
 		return class, text
 	}
+	// Before all that may be its cause: the proxy's name and certificate are not the receiver's.
+	if failed, ok := errors.AsType[*guard.ProxyError](err); ok {
+		return store.ClassConnect, clean(failed.Error())
+	}
 	if class, text, ok := classifyDNS(err); ok {
 		return class, text
 	}

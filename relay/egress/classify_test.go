@@ -33,6 +33,10 @@ func TestClassify(t *testing.T) {
 	}{
 		{"refused by the guard", fmt.Errorf("dial: %w", &guard.BlockedError{Host: "h", Addr: netip.MustParseAddr("10.0.0.1"), Reason: "private"}),
 			phaseConnect, store.ClassBlocked, "10.0.0.1"},
+		{"proxy without a name", fmt.Errorf("dial: %w", &guard.ProxyError{Proxy: "p:3128", Reason: "no", Err: &net.DNSError{Name: "p", IsNotFound: true}}),
+			phaseDNS, store.ClassConnect, "proxy p:3128: no"},
+		{"proxy with a certificate for another name", &guard.ProxyError{Proxy: "p:443", Reason: "no", Err: x509.HostnameError{}},
+			phaseConnect, store.ClassConnect, "proxy p:443: no"},
 		{"no such host", &net.DNSError{Name: "h", IsNotFound: true}, phaseDNS, store.ClassDNS, "no such host"},
 		{"DNS timeout", &net.DNSError{Name: "h", IsTimeout: true}, phaseDNS, store.ClassDNS, "did not answer in time"},
 		{"DNS server failure", &net.DNSError{Name: "h", Err: "server misbehaving"}, phaseDNS, store.ClassDNS, "could not say"},

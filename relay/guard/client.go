@@ -1,8 +1,10 @@
 package guard
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"net"
 	"net/http"
 	"time"
 )
@@ -22,18 +24,32 @@ type TransportOptions struct {
 	RootCAs         *x509.CertPool // who may have signed the receiver's certificate; nil means the system's
 	MinVersion      uint16         // tls.VersionTLS12 or tls.VersionTLS13; what is lower, 0 too, means TLS 1.2
 	MaxConnsPerHost int            // most connections at a time, HTTP/2 or not; 0 means no bound
+
+	// Certificate is shown to a receiver that asks who we are (mTLS), whatever authorities it names; nil means
+	// none. It is not written to.
+	Certificate *tls.Certificate
 }
 
-// NewTransport makes the transport of one destination. With NewClient it is the only factory of what speaks HTTP
-// to the outside (T8). It offers HTTP/2, follows the guard's rules on every connection, refuses plain http with a
-// *BlockedError, uses no proxy, always verifies certificates, unpacks nothing, and bounds the answer's header to
-// 64 KiB. The whole request has no time limit of its own: bound its context. CloseIdleConnections it when the
-// destination goes.
+// NewTransport makes the transport of one destination, with certificates that stay as they are; LoadTransport makes
+// one that follows files. These two and the clients over them are the only factory of what speaks HTTP to the
+// outside (T8). It offers HTTP/2, follows the guard's rules on every connection, refuses plain http with a
+// *BlockedError, uses no proxy but the Dialer's, always verifies certificates, unpacks nothing, and bounds the
+// answer's header to 64 KiB. The whole request has no time limit of its own: bound its context. No two destinations
+// share a transport, so a connection that one has opened with its certificate never carries another's requests.
+// CloseIdleConnections it when the destination goes.
 func NewTransport(o TransportOptions) *http.Transport {
-	dialer := o.Dialer
-	if dialer == nil {
-		dialer = &Dialer{}
+	return newTransport(o, o.dialer().DialContext)
+}
+
+func (o TransportOptions) dialer() *Dialer {
+	if o.Dialer == nil {
+		return &Dialer{}
 	}
+	return o.Dialer
+}
+
+// newTransport is NewTransport with connections made by dial, which goes through the Dialer of o.
+func newTransport(o TransportOptions, dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Transport {
 	idle := o.MaxConnsPerHost
 	if idle == 0 {
 		idle = defaultIdle
@@ -42,12 +58,9 @@ func NewTransport(o TransportOptions) *http.Transport {
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	t := &http.Transport{
-		Proxy:       nil, // neither the environment's (T7)
-		DialContext: dialer.DialContext,
-		TLSClientConfig: &tls.Config{
-			RootCAs:    o.RootCAs,
-			MinVersion: max(o.MinVersion, tls.VersionTLS12),
-		},
+		Proxy:                  nil, // neither the environment's (T7): the dialer knows ours
+		DialContext:            dial,
+		TLSClientConfig:        o.tlsConfig(),
 		Protocols:              protocols,
 		ForceAttemptHTTP2:      true, // a DialContext of one's own turns it off
 		TLSHandshakeTimeout:    tlsTimeout,
@@ -67,10 +80,22 @@ func NewTransport(o TransportOptions) *http.Transport {
 	return t
 }
 
+func (o TransportOptions) tlsConfig() *tls.Config {
+	c := &tls.Config{RootCAs: o.RootCAs, MinVersion: max(o.MinVersion, tls.VersionTLS12)}
+	if o.Certificate != nil {
+		// With Certificates, crypto/tls sends none if the receiver's list of authorities misses ours, and lists
+		// are often wrong. Who configured a certificate for this destination wants it shown.
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return o.Certificate, nil }
+	}
+	return c
+}
+
 // NewClient makes a client over NewTransport that follows no redirect: the answer is the redirect (T6).
-func NewClient(o TransportOptions) *http.Client {
+func NewClient(o TransportOptions) *http.Client { return newClient(NewTransport(o)) }
+
+func newClient(t http.RoundTripper) *http.Client {
 	return &http.Client{
-		Transport: NewTransport(o),
+		Transport: t,
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse
 		},

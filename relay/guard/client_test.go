@@ -37,7 +37,7 @@ func newAuthority(tb testing.TB) *authority {
 	tb.Helper()
 	a := &authority{key: newKey(tb), pool: x509.NewCertPool()}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA " + rand.Text()}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
@@ -87,6 +87,12 @@ type receiver struct {
 // serve starts a receiver with the TLS configuration as given.
 func serve(tb testing.TB, config *tls.Config, handler http.HandlerFunc) *receiver {
 	tb.Helper()
+	return serveWith(tb, config, handler, func(http.ConnState) {})
+}
+
+// serveWith is serve with a func that is told of what happens to connections.
+func serveWith(tb testing.TB, config *tls.Config, handler http.HandlerFunc, state func(http.ConnState)) *receiver {
+	tb.Helper()
 	l := listen443(tb)
 	r := &receiver{addr: l.addr}
 	s := &http.Server{
@@ -95,10 +101,11 @@ func serve(tb testing.TB, config *tls.Config, handler http.HandlerFunc) *receive
 			r.requests.Add(1)
 			handler(w, q)
 		}),
-		ConnState: func(_ net.Conn, state http.ConnState) {
-			if state == http.StateNew {
+		ConnState: func(_ net.Conn, is http.ConnState) {
+			if is == http.StateNew {
 				r.opened.Add(1)
 			}
+			state(is)
 		},
 	}
 	done := make(chan error, 1)

@@ -45,10 +45,15 @@ type Dialer struct {
 	// for each address dialled, from several goroutines; nil means none.
 	Own func() []netip.AddrPort
 
+	// Proxy makes the connections; nil means that they are made directly. Targets are looked up and judged here
+	// all the same, and the proxy is asked for the address. Its own name is found in Resolve or looked up, and may
+	// have any address but the sealed ones and ours.
+	Proxy *Proxy
+
 	// Inject connects the named hosts by the functions given, to a listener in memory for example, without any
 	// look-up and without the address rule, since no address is involved. Keys are lower case. It is meant for
 	// code such as the demo, and no config key may ever fill it: the rules for URL and port hold, and TLS
-	// verifies the host's certificate, but what is at the other end is up to the function.
+	// verifies the host's certificate, but what is at the other end is up to the function. The proxy is not asked.
 	Inject map[string]func(ctx context.Context) (net.Conn, error)
 }
 
@@ -57,10 +62,12 @@ type Dialer struct {
 // (T5). What is really dialled is judged once more when its socket is made. Both address families are tried, the
 // second after 300 ms (RFC 8305, section 5).
 //
-// A *BlockedError in the chain means that the guard refused; a *net.DNSError that the look-up failed; otherwise
-// connecting did. Phases are reported to the context's httptrace.ClientTrace: DNSStart and DNSDone once and by the
-// caller's goroutine or the resolver's, ConnectStart and ConnectDone for each address that is tried, by several
-// goroutines when both families are.
+// A *ProxyError in the chain means that the proxy failed, or what it was asked for; a *BlockedError that the guard
+// refused; a *net.DNSError without a *ProxyError that the look-up failed; otherwise connecting did. Phases are
+// reported to the context's httptrace.ClientTrace: DNSStart and DNSDone once and by the caller's goroutine or the
+// resolver's, ConnectStart and ConnectDone for each address that is tried, by several goroutines when both families
+// are. With a proxy they tell of the target as well, and the connection's RemoteAddr is the target's: connecting is
+// then all that it takes to have the tunnel.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if network != "tcp" {
 		return nil, &BlockedError{Reason: fmt.Sprintf("network %q is not allowed; only tcp is", network)}
@@ -97,9 +104,14 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 			return nil, err
 		}
 	}
-	conn, err := race(ctx, addrs, func(ctx context.Context, addr netip.Addr) (net.Conn, error) {
-		return d.dial(ctx, host, addr)
-	})
+	var conn net.Conn
+	if d.Proxy != nil {
+		conn, err = d.dialThrough(ctx, addrs)
+	} else {
+		conn, err = race(ctx, addrs, func(ctx context.Context, addr netip.Addr) (net.Conn, error) {
+			return d.dial(ctx, host, addr)
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to %q: %w", host, err)
 	}
@@ -112,7 +124,7 @@ var errDialTimeout = errors.New("no connection in time")
 func (d *Dialer) judge(host string, addr netip.Addr) error {
 	addr = addr.Unmap()
 	reason := judge(addr, d.Allow, d.Deny)
-	if reason == "" && d.Own != nil && isOwn(addr, d.Own()) {
+	if reason == "" && d.Own != nil && isOwn(netip.AddrPortFrom(addr, port), d.Own()) {
 		reason = "Postern itself listens there"
 	}
 	if reason == "" {
@@ -121,12 +133,12 @@ func (d *Dialer) judge(host string, addr netip.Addr) error {
 	return &BlockedError{Host: host, Addr: addr, Reason: reason}
 }
 
-func isOwn(addr netip.Addr, listeners []netip.AddrPort) bool {
+func isOwn(target netip.AddrPort, listeners []netip.AddrPort) bool {
 	for _, l := range listeners {
-		if l.Port() != port {
+		if l.Port() != target.Port() {
 			continue
 		}
-		if own := l.Addr().Unmap(); own == addr || own.IsUnspecified() && isLocal(addr) {
+		if own := l.Addr().Unmap(); own == target.Addr() || own.IsUnspecified() && isLocal(target.Addr()) {
 			return true
 		}
 	}

@@ -1,6 +1,7 @@
 // Package guard says where a request may go, and is the only way out. It holds the URL rule ([ParseURL]), the
-// address rule ([Judge]), the only dialer for the outside ([Dialer]) and the only factory of HTTP clients that use
-// it ([NewTransport], [NewClient]).
+// address rule ([Judge]), the only dialer for the outside ([Dialer]), directly or through a proxy of the config
+// ([Proxy]), and the only factory of HTTP clients that use it ([NewTransport], [NewClient], and [LoadTransport] for
+// certificates in files).
 //
 // The promise: https only, port 443 only, no user info, no redirect, no proxy from the environment, certificates
 // always verified; and no connection to an address that is not public, unless the destination's allow_networks
@@ -9,7 +10,8 @@
 //
 //	config:  ParseURL ─► scheme, port, host, address literals
 //	dial:    DialContext ─► port, host ─► look up ─► Judge each address, refuse all if one is refused
-//	                                                  └► connect ─► ControlContext: Judge what is really dialled
+//	                                                  ├► connect ─► ControlContext: Judge what is really dialled
+//	                                                  └► proxy ─► CONNECT to the judged address, never to the name
 package guard
 
 import (
