@@ -132,7 +132,7 @@ type Destination struct {
 	Method string `yaml:"method" rule:"enum=POST|PUT|PATCH|DELETE|GET;default=POST"`
 	// Patterns of the events that go here from POST /events/{type}: in alert.* the star is one segment, in alert.** it is the rest.
 	Events []string `yaml:"events" rule:"max=1000"`
-	// Filter on the body of what is posted to /events or /cloudevents (JSONPath, RFC 9535): only messages in which it finds something go here, such as $[?@.severity == "high"]. A filter on the root looks at the members of the body, and if the body is an object at the body itself. The body must be JSON then.
+	// Filter on the body of what is posted to /events or /cloudevents (JSONPath, RFC 9535): only messages in which it finds something go here, such as $[?@.severity == "high"]. A filter at the root is about the body itself if that is an object, and about its elements if it is an array. The body must be JSON then.
 	When string `yaml:"when"`
 	// Headers of the request: name and value. A value may hold ${env:…} and ${file:…}, and may be a template like body.
 	Headers map[string]Secret `yaml:"headers" rule:"max=100;empty"`
