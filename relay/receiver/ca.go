@@ -71,6 +71,27 @@ func (c *CA) IssueFor(notBefore, notAfter time.Time, hosts ...string) (tls.Certi
 	return leaf(notBefore, notAfter, hosts, c.cert, c.key)
 }
 
+// IssueClient makes a client certificate (mTLS) whose subject has the given common name. It is valid for a week.
+func (c *CA) IssueClient(name string) (tls.Certificate, error) {
+	now := time.Now()
+	return issue(&x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-skew), NotAfter: now.Add(leafLife),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, c.cert, c.key)
+}
+
+// EncodePEM returns a certificate of this package and its key, as a cert_file and a key_file hold them.
+func EncodePEM(c tls.Certificate) (cert, key []byte, err error) {
+	for _, der := range c.Certificate {
+		cert = append(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode key: %w", err)
+	}
+	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
 // SelfSigned makes a server certificate that no authority has signed.
 func SelfSigned(hosts ...string) (tls.Certificate, error) {
 	now := time.Now()
@@ -83,8 +104,7 @@ func leaf(notBefore, notAfter time.Time, hosts []string, parent *x509.Certificat
 	}
 	template := &x509.Certificate{
 		Subject: pkix.Name{CommonName: hosts[0]}, NotBefore: notBefore, NotAfter: notAfter,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, host := range hosts {
 		if ip := net.ParseIP(host); ip != nil {
@@ -93,13 +113,19 @@ func leaf(notBefore, notAfter time.Time, hosts []string, parent *x509.Certificat
 			template.DNSNames = append(template.DNSNames, host)
 		}
 	}
+	return issue(template, parent, parentKey)
+}
+
+// issue makes a certificate that signs nothing but handshakes.
+func issue(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (tls.Certificate, error) {
+	template.KeyUsage, template.BasicConstraintsValid = x509.KeyUsageDigitalSignature, true
 	key, der, err := create(template, parent, parentKey)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("issue certificate for %q: %w", hosts[0], err)
+		return tls.Certificate{}, fmt.Errorf("issue certificate for %q: %w", template.Subject.CommonName, err)
 	}
 	parsed, err := x509.ParseCertificate(der)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("read certificate for %q: %w", hosts[0], err)
+		return tls.Certificate{}, fmt.Errorf("read certificate for %q: %w", template.Subject.CommonName, err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: parsed}, nil
 }

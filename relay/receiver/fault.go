@@ -135,9 +135,10 @@ func (f Fault) answer(w http.ResponseWriter, r *http.Request, conn net.Conn) {
 		}
 		panic(http.ErrAbortHandler)
 	case Slow:
-		if f.wait(r) {
-			w.WriteHeader(http.StatusOK)
+		if !f.wait(r) {
+			panic(http.ErrAbortHandler) // a return would answer 200, and a client on its way out may still see that
 		}
+		w.WriteHeader(http.StatusOK)
 	}
 }
 

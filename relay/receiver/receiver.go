@@ -2,18 +2,21 @@
 // for tests. It keeps count by webhook-id, so that whoever sent knows what was lost, doubled or altered.
 //
 // Its main types are [Receiver], [Fault], which is switched at run time, and [CA], which makes its certificates.
-// [Pipe] is a listener in memory, for receivers that need no socket. Nothing in it is meant to face a network.
+// [TokenServer] issues the tokens that a receiver may require, and [Pipe] is a listener in memory, for receivers that
+// need no socket. Nothing in it is meant to face a network.
 package receiver
 
 import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,8 +32,11 @@ type Receiver struct {
 	Certificate tls.Certificate  // required
 	Secret      string           // of the Standard Webhooks signatures (whsec_…); empty verifies none
 	HTTP1       bool             // offer HTTP/1.1 only; otherwise HTTP/2 as well
+	ClientCAs   *x509.CertPool   // Run requires a client certificate that one of them has signed (mTLS); nil requires none
+	Tokens      *TokenServer     // issues tokens, and each request must carry one; nil requires none
 	MaxMessages int              // most messages that are remembered; 0 means 1,000,000
 	MaxBytes    int              // most bytes of bodies that are remembered; 0 means 256 MiB
+	KeepLatest  int              // how many of the latest requests Latest returns; 0 keeps none
 	Now         func() time.Time // wall clock; nil means time.Now
 	Log         *zap.Logger      // nil logs nothing
 
@@ -40,31 +46,39 @@ type Receiver struct {
 	bytes    int
 	stats    Stats
 	messages map[string]*Message
-	order    []string // the ids in messages, by arrival
+	order    []string  // the ids in messages, by arrival
+	latest   []Request // oldest first, at most KeepLatest
 }
 
 // Stats are the counts of a receiver since its start.
 type Stats struct {
-	Requests   int // all that arrived
-	Distinct   int // messages taken
-	Duplicates int // requests taken whose id was taken before, with the same body
-	Altered    int // the same with another body
-	Unverified int // requests refused for their signature
-	Faulted    int // requests not taken because of a fault or an outage
-	Forgotten  int // requests taken and not remembered, for want of MaxMessages
+	Requests     int // all that arrived, except for those that asked for a token
+	Distinct     int // messages taken
+	Duplicates   int // requests taken whose id was taken before, with the same body
+	Altered      int // the same with another body
+	Unverified   int // requests refused for their signature
+	Unauthorized int // requests refused for their token
+	Faulted      int // requests not taken because of a fault or an outage
+	Forgotten    int // requests taken and not remembered, for want of MaxMessages
 }
 
 // Message is what a receiver remembers under one webhook-id.
 type Message struct {
-	ID     string
-	Count  int       // requests taken under this id
-	At     time.Time // of the first request, as are the following
+	ID      string
+	Count   int // requests taken under this id
+	Request     // the first of them; its Body is nil when MaxBytes was used up
+	Digest  [sha256.Size]byte
+}
+
+// Request is one request as it arrived.
+type Request struct {
+	At     time.Time
 	Method string
 	Target string      // path and query
 	Proto  string      // such as HTTP/2.0
 	Header http.Header // with Host, which net/http keeps elsewhere
-	Body   []byte      // nil when MaxBytes was used up
-	Digest [sha256.Size]byte
+	Body   []byte      // nil if it was not read
+	Peer   string      // subject of the client's certificate, such as CN=relay; empty without one
 }
 
 const (
@@ -99,7 +113,7 @@ func (r *Receiver) Run(ctx context.Context) error {
 	server := &http.Server{
 		Handler:           handler,
 		Protocols:         protocols,
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{r.Certificate}, MinVersion: tls.VersionTLS12},
+		TLSConfig:         r.tlsConfig(),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          zap.NewStdLog(log),
 		BaseContext:       func(net.Listener) context.Context { return requests }, // so that a stop ends what hangs
@@ -121,6 +135,14 @@ func (r *Receiver) Run(ctx context.Context) error {
 	return err
 }
 
+func (r *Receiver) tlsConfig() *tls.Config {
+	c := &tls.Config{Certificates: []tls.Certificate{r.Certificate}, MinVersion: tls.VersionTLS12}
+	if r.ClientCAs != nil {
+		c.ClientCAs, c.ClientAuth = r.ClientCAs, tls.RequireAndVerifyClientCert
+	}
+	return c
+}
+
 // Handler returns what Run serves, for a server of the caller's own. Run need not be called then.
 func (r *Receiver) Handler() (http.Handler, error) {
 	var verifier *sign.Standard
@@ -134,17 +156,29 @@ func (r *Receiver) Handler() (http.Handler, error) {
 }
 
 func (r *Receiver) serve(w http.ResponseWriter, req *http.Request, verifier *sign.Standard) {
+	if r.Tokens != nil && req.URL.Path == r.Tokens.path() {
+		r.Tokens.ServeHTTP(w, req)
+		return
+	}
 	fault := r.arrived()
 	conn, _ := req.Context().Value(connKey{}).(net.Conn)
 	if conn == nil && (fault.Kind == ResetBefore || fault.Kind == ResetAfter) {
 		panic(http.ErrAbortHandler) // the server of someone else: the next best thing to a reset
 	}
 	if fault.Kind == ResetBefore {
+		r.keep(req, nil)
 		fault.answer(w, req, conn)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
 	if err != nil {
 		http.Error(w, "read body", http.StatusBadRequest)
+		return
+	}
+	r.keep(req, body)
+	if r.Tokens != nil && !r.Tokens.admits(req) {
+		r.count(func(s *Stats) { s.Unauthorized++ })
+		w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`) // RFC 6750, section 3
+		http.Error(w, "no valid token", http.StatusUnauthorized)
 		return
 	}
 	if verifier != nil {
@@ -200,11 +234,7 @@ func (r *Receiver) take(req *http.Request, body []byte) {
 		r.stats.Forgotten++
 		return
 	}
-	m := &Message{
-		ID: id, Count: 1, At: r.now(), Method: req.Method, Target: req.URL.RequestURI(), Proto: req.Proto,
-		Header: req.Header.Clone(), Digest: digest,
-	}
-	m.Header.Set("Host", req.Host)
+	m := &Message{ID: id, Count: 1, Request: r.request(req, nil), Digest: digest}
 	if r.bytes+len(body) <= orDefault(r.MaxBytes, defaultMaxBytes) {
 		m.Body = body
 		r.bytes += len(body)
@@ -215,6 +245,31 @@ func (r *Receiver) take(req *http.Request, body []byte) {
 	r.messages[id] = m
 	r.order = append(r.order, id)
 	r.stats.Distinct++
+}
+
+// keep holds a request, taken or not, for Latest.
+func (r *Receiver) keep(req *http.Request, body []byte) {
+	if r.KeepLatest <= 0 {
+		return
+	}
+	kept := r.request(req, body)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if over := len(r.latest) + 1 - r.KeepLatest; over > 0 {
+		r.latest = slices.Delete(r.latest, 0, over)
+	}
+	r.latest = append(r.latest, kept)
+}
+
+func (r *Receiver) request(req *http.Request, body []byte) Request {
+	kept := Request{
+		At: r.now(), Method: req.Method, Target: req.URL.RequestURI(), Proto: req.Proto, Header: req.Header.Clone(), Body: body,
+	}
+	kept.Header.Set("Host", req.Host)
+	if req.TLS != nil && len(req.TLS.PeerCertificates) > 0 {
+		kept.Peer = req.TLS.PeerCertificates[0].Subject.String()
+	}
+	return kept
 }
 
 func (r *Receiver) count(f func(*Stats)) {
@@ -262,6 +317,14 @@ func (r *Receiver) IDs() []string {
 	return append([]string(nil), r.order...)
 }
 
+// Latest returns the latest KeepLatest requests that arrived, oldest first, whether they were taken or refused. Headers
+// and bodies are shared and must not be changed.
+func (r *Receiver) Latest() []Request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.latest)
+}
+
 func (r *Receiver) now() time.Time {
 	if r.Now != nil {
 		return r.Now()
@@ -269,7 +332,7 @@ func (r *Receiver) now() time.Time {
 	return time.Now()
 }
 
-func orDefault(n, def int) int {
+func orDefault[N ~int | ~int64](n, def N) N {
 	if n == 0 {
 		return def
 	}
