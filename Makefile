@@ -11,13 +11,16 @@ BENCHFLAGS ?=
 LDFLAGS := -s -w $(if $(VERSION),-X main.buildVersion=$(VERSION))
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint fmt tidy build bench test-crash schema fuzz clean
+.PHONY: help test test-npm lint fmt tidy build bench test-crash schema fuzz clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 test: ## all tests, with the race detector
 	$(GO) test -race -timeout 10m ./...
+
+test-npm: ## our signatures against verifiers written for Node, our JSONPath against the public suite; needs node and npm
+	$(GO) test -tags npm -run '^TestNPM' -count=1 ./relay/sign ./relay/match
 
 lint: ## gofmt, go vet, staticcheck, and nothing of the testing package in the program
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "not formatted by gofmt:"; echo "$$out"; exit 1; fi

@@ -290,17 +290,17 @@ type RFC9421 struct {
 	KeyID string `yaml:"key_id" rule:"required"`
 	// Algorithm of the signature.
 	Algorithm string `yaml:"algorithm" rule:"enum=hmac-sha256|ed25519|ecdsa-p256-sha256;default=hmac-sha256"`
-	// The key: for hmac-sha256 a text or whsec_…, for ed25519 whsk_… or a PEM block, for ecdsa-p256-sha256 a PEM block.
+	// The key: for hmac-sha256 a text, base64:… or whsec_…, for ed25519 whsk_… or a PEM block, for ecdsa-p256-sha256 a PEM block.
 	Secret Secret `yaml:"secret" rule:"required"`
 	// Label of the signature. Without it the first is sig1, the second sig2.
 	Label string `yaml:"label"`
-	// What the signature covers, such as "@method" or content-digest; without it the method, the target, the digest and type of the body, and the webhook-* headers.
+	// What the signature covers, such as "@method" or content-digest, without which the body is not protected. Without this key it is the method, the target, the digest and type of the body, and webhook-id and webhook-timestamp.
 	Components []string `yaml:"components" rule:"max=50"`
 }
 
 // Profile signs as a known product does.
 type Profile struct {
-	// Name of the product: github, gitea, stripe, slack, shopify, grafana, svix or sentry.
+	// Name of the product: anomalyarmor, fizzy, gitea, github, grafana, hook0, outpost, sentry, shopify, slack, stripe, svix or webhookx.
 	Name string `yaml:"name" rule:"required"`
 	// The key; of a list each one makes a signature where the product allows for several.
 	Secret Secrets `yaml:"secret" rule:"required;min=1;max=8"`

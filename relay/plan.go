@@ -2,23 +2,21 @@ package relay
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
-	"os"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/config"
 	"github.com/postern-relay/postern/relay/egress"
 	"github.com/postern-relay/postern/relay/guard"
 	"github.com/postern-relay/postern/relay/lane"
 	"github.com/postern-relay/postern/relay/match"
-	"github.com/postern-relay/postern/relay/sign"
-	"github.com/postern-relay/postern/store"
 )
 
 // Plan is the compiled config: each key in the form of the part that obeys it. It never changes and may be used
@@ -36,25 +34,36 @@ type Plan struct {
 
 // destination is one target: what routes to it, when attempts are made, and what they look like.
 type destination struct {
-	enabled     bool
-	patterns    []match.Pattern
-	retry       lane.Schedule
-	concurrency int
-	dialer      *guard.Dialer
-	transport   guard.TransportOptions
-	egress      egress.Options
+	enabled  bool
+	patterns []match.Pattern
+	when     *match.Filter // nil lets every message pass
+
+	order          order
+	blockOnFailure bool
+	retry          lane.Schedule
+	concurrency    int
+	rate           float64 // attempts per second; 0 means no bound
+	batch          lane.Batch
+	breaker        lane.Breaker
+
+	dialer    *guard.Dialer
+	transport guard.TransportOptions
+	files     guard.TLSFiles
+	egress    egress.Options
 }
 
 // compiler collects the faults of one compilation.
 type compiler struct {
 	cfg    *config.Config
 	inject LoadOptions
+	proxy  *guard.Proxy // nil without one
 	faults config.ErrorList
+	faulty map[string]bool // keys that have one
 }
 
 // newPlan compiles cfg, which may have faults of its own: keys that have one are left alone.
 func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
-	c := &compiler{cfg: cfg, inject: o}
+	c := &compiler{cfg: cfg, inject: o, faulty: map[string]bool{}}
 	p := &Plan{
 		ingestAddress:  cfg.Listen.Ingest,
 		adminAddress:   cfg.Listen.Admin,
@@ -65,6 +74,11 @@ func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
 	}
 	for _, t := range cfg.Listen.Tokens {
 		p.tokens = append(p.tokens, t.Reveal())
+	}
+	if text := cfg.Egress.Proxy; text != "" {
+		proxy, err := guard.ParseProxy(text)
+		c.fault("egress.proxy", err)
+		c.proxy = proxy
 	}
 	for name, d := range cfg.Destinations {
 		p.destinations[name] = c.destination("destinations."+name, d)
@@ -83,78 +97,66 @@ func (c *compiler) fault(key string, err error) bool {
 	if c.cfg.Referenced(key) {
 		err = errors.New("the value that the reference stands for is not allowed here; write the value itself to see why")
 	}
-	if !c.cfg.Faulty(key) {
+	if !c.cfg.Faulty(key) && !c.faulty[key] {
+		c.faulty[key] = true
 		c.faults = append(c.faults, c.cfg.Errorf(key, "%v", err))
 	}
 	return false
 }
 
 func (c *compiler) destination(key string, d *config.Destination) *destination {
-	before := len(c.faults)
-	out := &destination{enabled: d.Enabled, concurrency: d.Concurrency}
+	out := &destination{
+		enabled: d.Enabled, order: order(d.Order), blockOnFailure: d.Order != "none" && d.OrderOnFailure == "block",
+		concurrency: d.Concurrency, retry: c.schedule(key+".retry", d.Retry),
+	}
 	for i, text := range d.Events {
 		pattern, err := match.ParsePattern(text)
 		if c.fault(fmt.Sprintf("%s.events[%d]", key, i), err) {
 			out.patterns = append(out.patterns, pattern)
 		}
 	}
-	out.retry = c.schedule(key+".retry", d.Retry)
+	if d.When != "" {
+		filter, err := match.ParseFilter(d.When)
+		c.fault(key+".when", err)
+		out.when = filter
+	}
+	if d.Rate != nil {
+		out.rate = float64(d.Rate.Count) / d.Rate.Per.Seconds()
+	}
+	if d.Batch != nil {
+		out.batch = lane.Batch{Every: time.Duration(d.Batch.Every), Max: d.Batch.Max}
+	}
+	if !d.Breaker.None {
+		out.breaker = lane.Breaker{Failures: d.Breaker.Failures, ProbeEvery: time.Duration(d.Breaker.ProbeEvery)}
+	}
 	out.dialer = &guard.Dialer{
-		Allow: d.AllowNetworks, Deny: c.cfg.Egress.DenyNetworks, Resolve: lowerKeys(c.cfg.Egress.Resolve),
+		Allow: d.AllowNetworks, Deny: c.cfg.Egress.DenyNetworks, Resolve: lowerKeys(c.cfg.Egress.Resolve), Proxy: c.proxy,
 		Inject: c.inject.Inject,
 	}
-	out.transport = guard.TransportOptions{
-		RootCAs: c.roots(key+".tls.ca_file", d.TLS.CAFile), MinVersion: tlsVersion(d.TLS.MinVersion),
-		MaxConnsPerHost: d.Concurrency,
-	}
+	out.transport = guard.TransportOptions{MinVersion: tlsVersion(d.TLS.MinVersion), MaxConnsPerHost: d.Concurrency}
+	out.files = guard.TLSFiles{CA: d.TLS.CAFile, Cert: d.TLS.CertFile, Key: d.TLS.KeyFile}
+	c.optionFaults(key+".tls", out.files.Check())
 	out.egress = c.request(key, d)
-	// The rules that concern several keys at once, such as a header that is set twice, are checked on the whole;
-	// they would only repeat what is wrong with a part.
-	if len(c.faults) == before && !c.cfg.Faulty(key) {
-		_, err := egress.New(out.egress)
-		c.optionFaults(key, err)
-	}
+	_, err := egress.New(withPlaceholders(out.egress))
+	c.optionFaults(key, err)
 	return out
 }
 
-// request turns the keys that shape requests into the options of egress.
-func (c *compiler) request(key string, d *config.Destination) egress.Options {
-	o := egress.Options{
-		Method: d.Method, ContentType: d.ContentType, UserAgent: c.cfg.Egress.UserAgent,
-		Timeout: time.Duration(d.Timeout), KeepResponse: int(d.Keep.Response), Auth: auth(d.Auth),
+// withPlaceholders completes options whose URLs have a fault of their own, so that the rest can be checked.
+func withPlaceholders(o egress.Options) egress.Options {
+	placeholder := &url.URL{Scheme: "https", Host: "placeholder.invalid", Path: "/"}
+	if o.URL == nil {
+		o.URL = placeholder
 	}
-	if o.KeepResponse == 0 {
-		o.KeepResponse = -1 // egress takes 0 for its default
-	}
-	if d.URL == "" {
-		c.fault(key+".url", errors.New("missing; write url: https://…"))
-	} else if u, err := guard.ParseURL(d.URL, d.AllowNetworks); c.fault(key+".url", err) {
-		o.URL = u
-	}
-	success, err := egress.ParseSuccess(d.Success)
-	if c.fault(key+".success", err) {
-		o.Success = success
-	}
-	for _, name := range sortedKeys(d.Headers) {
-		value := d.Headers[name].Reveal()
-		at := key + ".headers." + name
-		if strings.Contains(value, "{{") {
-			c.fault(at, errors.New("a template in a header is not supported yet; write a fixed value"))
-			continue
-		}
-		if c.fault(at, egress.CheckHeader(name, value)) {
-			o.Header = append(o.Header, egress.Header{Name: name, Value: value})
-		}
-	}
-	for i, s := range d.Sign {
-		if signer := c.signer(fmt.Sprintf("%s.sign[%d]", key, i), s); signer != nil {
-			o.Signers = append(o.Signers, signer)
-		}
+	if o.Auth.OAuth2 != nil && o.Auth.OAuth2.TokenURL == nil {
+		own := *o.Auth.OAuth2
+		own.TokenURL = placeholder
+		o.Auth.OAuth2 = &own
 	}
 	return o
 }
 
-// optionFaults notes the errors of egress.New at the keys that its options come from.
+// optionFaults notes the errors of a part at the keys that its options come from.
 func (c *compiler) optionFaults(key string, err error) {
 	if err == nil {
 		return
@@ -164,49 +166,14 @@ func (c *compiler) optionFaults(key string, err error) {
 		list = joined.Unwrap()
 	}
 	for _, err := range list {
-		var option *egress.OptionError
-		if errors.As(err, &option) {
+		if option, ok := errors.AsType[*egress.OptionError](err); ok {
 			c.fault(key+"."+option.Option, option.Err)
+		} else if file, ok := errors.AsType[*guard.FileError](err); ok {
+			c.fault(key+"."+file.Option, file.Err)
 		} else {
 			c.fault(key, err)
 		}
 	}
-}
-
-func (c *compiler) signer(key string, s config.Sign) sign.Signer {
-	switch {
-	case s.Standard != nil:
-		secrets := make([]string, len(s.Standard.Secrets))
-		for i, secret := range s.Standard.Secrets {
-			secrets[i] = secret.Reveal()
-		}
-		signer, err := sign.NewStandard(secrets)
-		if c.fault(key+".standard.secrets", err) {
-			return signer
-		}
-	case s.HMAC != nil:
-		signer, err := sign.NewHMAC(sign.HMACOptions{
-			Header: s.HMAC.Header, Secret: s.HMAC.Secret.Reveal(), Algorithm: s.HMAC.Algorithm,
-			Encoding: s.HMAC.Encoding, Prefix: s.HMAC.Prefix,
-		})
-		if c.fault(key+".hmac", err) {
-			return signer
-		}
-	}
-	return nil // the kinds that are to come have a fault from the config already
-}
-
-func auth(a *config.Auth) egress.Auth {
-	switch {
-	case a == nil:
-	case a.Bearer != nil:
-		return egress.Auth{Bearer: &egress.Bearer{Token: a.Bearer.Token.Reveal()}}
-	case a.Basic != nil:
-		return egress.Auth{Basic: &egress.Basic{Username: a.Basic.Username, Password: a.Basic.Password.Reveal()}}
-	case a.APIKey != nil:
-		return egress.Auth{APIKey: &egress.APIKey{Header: a.APIKey.Header, Value: a.APIKey.Value.Reveal()}}
-	}
-	return egress.Auth{}
 }
 
 // What the exponential form of retry means where it is silent.
@@ -257,38 +224,6 @@ func (c *compiler) schedule(key string, r config.Retry) lane.Schedule {
 	return s
 }
 
-// maxCAFile is more than any bundle of roots has.
-const maxCAFile = 4 << 20
-
-// roots reads a PEM file of certificates; without a path it is nil, the system's roots.
-func (c *compiler) roots(key, path string) *x509.CertPool {
-	if path == "" {
-		return nil
-	}
-	pool, err := readRoots(path)
-	c.fault(key, err)
-	return pool
-}
-
-func readRoots(path string) (*x509.CertPool, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("read certificates: %w", err)
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxCAFile {
-		return nil, fmt.Errorf("%q is not a file of certificates; name a PEM file of at most 4MiB", path)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read certificates: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%q holds no certificate; it must hold PEM blocks of type CERTIFICATE", path)
-	}
-	return pool, nil
-}
-
 func tlsVersion(text string) uint16 {
 	if text == "1.3" {
 		return tls.VersionTLS13
@@ -305,39 +240,38 @@ func lowerKeys(m map[string]netip.Addr) map[string]netip.Addr {
 	return out
 }
 
-// sender makes the sender of a running relay. own returns the addresses that the relay listens on.
-func (d *destination) sender(messages store.Loader, own func() []netip.AddrPort) (*egress.Sender, *http.Transport, error) {
+// sender makes the sender of a running relay, and the func that closes its idle connections. own returns the
+// addresses that the relay listens on.
+func (d *destination) sender(r *Relay, name string, own func() []netip.AddrPort) (*egress.Sender, func(), error) {
 	dialer := *d.dialer
 	dialer.Own = own
-	transport := d.transport
+	transport, files := d.transport, d.files
 	transport.Dialer = &dialer
-	t := guard.NewTransport(transport)
+	files.Log, files.Now = r.Log.Named("guard").With(zap.String("destination", name)), r.Now
+	receiver, err := guard.LoadTransport(transport, files)
+	if err != nil {
+		return nil, nil, err
+	}
+	closeIdle := receiver.CloseIdleConnections
 	o := d.egress
-	o.Transport, o.Messages = t, messages
-	s, err := egress.New(o)
-	return s, t, err
-}
-
-// ToDestination returns how a message for a named destination goes there. For an unknown name it returns the most
-// similar one that there is, or nothing.
-func (p *Plan) ToDestination(name string) (to store.Recipient, known bool, nearest string) {
-	d, ok := p.destinations[name]
-	if !ok {
-		return store.Recipient{}, false, config.Nearest(name, p.names)
-	}
-	return store.Recipient{Destination: name, Delay: d.retry.First()}, true, ""
-}
-
-// ForEvent returns the enabled destinations that the event goes to, sorted by name.
-func (p *Plan) ForEvent(event string) []store.Recipient {
-	var to []store.Recipient
-	for _, name := range p.names {
-		d := p.destinations[name]
-		if d.enabled && slices.ContainsFunc(d.patterns, func(m match.Pattern) bool { return m.Match(event) }) {
-			to = append(to, store.Recipient{Destination: name, Delay: d.retry.First()})
+	o.Transport, o.Messages, o.Now, o.Log = receiver, r.Store, r.Now, r.Log.Named("egress")
+	if o.Auth.OAuth2 != nil {
+		// The token endpoint is often a public one beside a private receiver, and who we are there is told by the secret.
+		files.Cert, files.Key, files.BesideSystem = "", "", true
+		server, err := guard.LoadTransport(transport, files)
+		if err != nil {
+			return nil, nil, err
 		}
+		closeIdle = func() {
+			receiver.CloseIdleConnections()
+			server.CloseIdleConnections()
+		}
+		client := *o.Auth.OAuth2
+		client.Client = server.Client()
+		o.Auth.OAuth2 = &client
 	}
-	return to
+	s, err := egress.New(o)
+	return s, closeIdle, err
 }
 
 // Destinations returns the names of all destinations, sorted.

@@ -2,7 +2,11 @@ package relay
 
 import (
 	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,8 +16,11 @@ import (
 	"time"
 
 	"github.com/postern-relay/postern/config"
+	"github.com/postern-relay/postern/relay/ingest"
+	"github.com/postern-relay/postern/relay/match"
 	"github.com/postern-relay/postern/relay/receiver"
 	"github.com/postern-relay/postern/relay/sign"
+	"github.com/postern-relay/postern/store"
 )
 
 // baseConfig is a config in which every key below can be set and changed.
@@ -37,6 +44,8 @@ func keyChanges(t *testing.T) map[string]string {
 	destination := func(text string) string {
 		return baseConfig + "    " + strings.ReplaceAll(text, "\n", "\n    ") + "\n"
 	}
+	oauth := func(text string) string { return destination("auth: {oauth2: {" + text + "}}") }
+	certFile, keyFile := writeClientCertificate(t, ca, dir)
 	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
 	return map[string]string{
 		"listen.ingest":          "listen: {ingest: '127.0.0.1:9025'}" + baseConfig,
@@ -48,39 +57,73 @@ func keyChanges(t *testing.T) map[string]string {
 		"egress.user_agent":      "egress: {user_agent: Acme/1}" + baseConfig,
 		"egress.deny_networks":   "egress: {deny_networks: [203.0.113.0/24]}" + baseConfig,
 		"egress.resolve":         "egress: {resolve: {hooks.example.com: 127.0.0.1}}" + baseConfig,
+		"egress.proxy":           "egress: {proxy: 'http://127.0.0.1:3128'}" + baseConfig,
 
-		"destinations.*.url":                    strings.ReplaceAll(baseConfig, "/alerts", "/other"),
-		"destinations.*.enabled":                destination("enabled: false"),
-		"destinations.*.method":                 destination("method: PUT"),
-		"destinations.*.events":                 destination("events: ['alert.*']"),
-		"destinations.*.headers":                destination("headers: {X-Team: data}"),
-		"destinations.*.content_type":           destination("content_type: text/plain"),
-		"destinations.*.auth.bearer.token":      destination("auth: {bearer: {token: abc}}"),
-		"destinations.*.auth.basic.username":    destination("auth: {basic: {username: u1, password: p}}"),
-		"destinations.*.auth.basic.password":    destination("auth: {basic: {username: u, password: p1}}"),
-		"destinations.*.auth.api_key.header":    destination("auth: {api_key: {header: X-One, value: v}}"),
-		"destinations.*.auth.api_key.value":     destination("auth: {api_key: {header: X-Key, value: v1}}"),
-		"destinations.*.tls.ca_file":            destination(fmt.Sprintf("tls: {ca_file: %q}", caFile)),
-		"destinations.*.tls.min_version":        destination("tls: {min_version: '1.3'}"),
-		"destinations.*.sign.standard.secrets":  destination("sign: [{standard: {secrets: [" + secret + "]}}]"),
-		"destinations.*.sign.hmac.header":       destination("sign: [{hmac: {header: X-One, secret: '0123456789'}}]"),
-		"destinations.*.sign.hmac.secret":       destination("sign: [{hmac: {header: X-Sig, secret: '9876543210'}}]"),
-		"destinations.*.sign.hmac.algorithm":    destination("sign: [{hmac: {header: X-Sig, secret: '0123456789', algorithm: sha512}}]"),
-		"destinations.*.sign.hmac.encoding":     destination("sign: [{hmac: {header: X-Sig, secret: '0123456789', encoding: base64}}]"),
-		"destinations.*.sign.hmac.prefix":       destination("sign: [{hmac: {header: X-Sig, secret: '0123456789', prefix: 'sha256='}}]"),
-		"destinations.*.timeout":                destination("timeout: 5s"),
-		"destinations.*.success":                destination("success: [204]"),
-		"destinations.*.retry.schedule":         destination("retry: {schedule: [0s, 1m]}"),
-		"destinations.*.retry.attempts":         destination("retry: {attempts: 3}"),
-		"destinations.*.retry.first":            destination("retry: {attempts: 5, first: 7s}"),
-		"destinations.*.retry.max":              destination("retry: {attempts: 5, max: 8s}"),
-		"destinations.*.retry.factor":           destination("retry: {attempts: 5, factor: 3}"),
-		"destinations.*.retry.jitter":           destination("retry: {jitter: 0.5}"),
-		"destinations.*.retry.max_age":          destination("retry: {max_age: 1h}"),
-		"destinations.*.concurrency":            destination("concurrency: 3"),
-		"destinations.*.allow_networks":         destination("allow_networks: [10.0.0.0/8]"),
-		"destinations.*.keep.response":          destination("keep: {response: 1KiB}"),
-		"defaults (inherited by a destination)": "defaults: {timeout: 5s}" + baseConfig,
+		"destinations.*.url":                   strings.ReplaceAll(baseConfig, "/alerts", "/other"),
+		"destinations.*.enabled":               destination("enabled: false"),
+		"destinations.*.method":                destination("method: PUT"),
+		"destinations.*.events":                destination("events: ['alert.*']"),
+		"destinations.*.headers":               destination("headers: {X-Team: data}"),
+		"destinations.*.content_type":          destination("content_type: text/plain"),
+		"destinations.*.auth.bearer.token":     destination("auth: {bearer: {token: abc}}"),
+		"destinations.*.auth.basic.username":   destination("auth: {basic: {username: u1, password: p}}"),
+		"destinations.*.auth.basic.password":   destination("auth: {basic: {username: u, password: p1}}"),
+		"destinations.*.auth.api_key.header":   destination("auth: {api_key: {header: X-One, value: v}}"),
+		"destinations.*.auth.api_key.value":    destination("auth: {api_key: {header: X-Key, value: v1}}"),
+		"destinations.*.tls.ca_file":           destination(fmt.Sprintf("tls: {ca_file: %q}", caFile)),
+		"destinations.*.tls.min_version":       destination("tls: {min_version: '1.3'}"),
+		"destinations.*.sign.standard.secrets": destination("sign: [{standard: {secrets: [" + secret + "]}}]"),
+		"destinations.*.sign.hmac.header":      destination("sign: [{hmac: {header: X-One, secret: '0123456789'}}]"),
+		"destinations.*.sign.hmac.secret":      destination("sign: [{hmac: {header: X-Sig, secret: '9876543210'}}]"),
+		"destinations.*.sign.hmac.algorithm":   destination("sign: [{hmac: {header: X-Sig, secret: '0123456789', algorithm: sha512}}]"),
+		"destinations.*.sign.hmac.encoding":    destination("sign: [{hmac: {header: X-Sig, secret: '0123456789', encoding: base64}}]"),
+		"destinations.*.sign.hmac.prefix":      destination("sign: [{hmac: {header: X-Sig, secret: '0123456789', prefix: 'sha256='}}]"),
+		"destinations.*.timeout":               destination("timeout: 5s"),
+		"destinations.*.success":               destination("success: [204]"),
+		"destinations.*.retry.schedule":        destination("retry: {schedule: [0s, 1m]}"),
+		"destinations.*.retry.attempts":        destination("retry: {attempts: 3}"),
+		"destinations.*.retry.first":           destination("retry: {attempts: 5, first: 7s}"),
+		"destinations.*.retry.max":             destination("retry: {attempts: 5, max: 8s}"),
+		"destinations.*.retry.factor":          destination("retry: {attempts: 5, factor: 3}"),
+		"destinations.*.retry.jitter":          destination("retry: {jitter: 0.5}"),
+		"destinations.*.retry.max_age":         destination("retry: {max_age: 1h}"),
+		"destinations.*.concurrency":           destination("concurrency: 3"),
+		"destinations.*.allow_networks":        destination("allow_networks: [10.0.0.0/8]"),
+		"destinations.*.keep.response":         destination("keep: {response: 1KiB}"),
+
+		"destinations.*.when":                          destination("when: $.a"),
+		"destinations.*.forward_headers":               destination("forward_headers: [X-Request-Id]"),
+		"destinations.*.forward_path":                  destination("forward_path: true"),
+		"destinations.*.body":                          destination("body: '{{ json .ID }}'"),
+		"destinations.*.auth.oauth2.client_id":         oauth("client_id: c1, client_secret: s, token_url: https://login.example.com/"),
+		"destinations.*.auth.oauth2.client_secret":     oauth("client_id: c, client_secret: s1, token_url: https://login.example.com/"),
+		"destinations.*.auth.oauth2.token_url":         oauth("client_id: c, client_secret: s, token_url: https://login.example.com/1"),
+		"destinations.*.auth.oauth2.scopes":            oauth("client_id: c, client_secret: s, token_url: https://login.example.com/, scopes: [a]"),
+		"destinations.*.auth.oauth2.audience":          oauth("client_id: c, client_secret: s, token_url: https://login.example.com/, audience: a"),
+		"destinations.*.auth.oauth2.secret_in":         oauth("client_id: c, client_secret: s, token_url: https://login.example.com/, secret_in: body"),
+		"destinations.*.tls.cert_file":                 destination(fmt.Sprintf("tls: {cert_file: %q, key_file: %q}", certFile, keyFile)),
+		"destinations.*.tls.key_file":                  destination(fmt.Sprintf("tls: {cert_file: %q, key_file: %q}", certFile, keyFile)),
+		"destinations.*.sign.timestamped.header":       destination("sign: [{timestamped: {header: X-One, secret: '0123456789'}}]"),
+		"destinations.*.sign.timestamped.secret":       destination("sign: [{timestamped: {header: X-Sig, secret: ['0123456789', '9876543210']}}]"),
+		"destinations.*.sign.rfc9421.key_id":           destination("sign: [{rfc9421: {key_id: k1, secret: '0123456789'}}]"),
+		"destinations.*.sign.rfc9421.algorithm":        destination("sign: [{rfc9421: {key_id: k, algorithm: ed25519, secret: whsk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}}]"),
+		"destinations.*.sign.rfc9421.secret":           destination("sign: [{rfc9421: {key_id: k, secret: '9876543210'}}]"),
+		"destinations.*.sign.rfc9421.label":            destination("sign: [{rfc9421: {key_id: k, secret: '0123456789', label: own}}]"),
+		"destinations.*.sign.rfc9421.components":       destination("sign: [{rfc9421: {key_id: k, secret: '0123456789', components: ['@method']}}]"),
+		"destinations.*.sign.profile.name":             destination("sign: [{profile: {name: shopify, secret: '0123456789'}}]"),
+		"destinations.*.sign.profile.secret":           destination("sign: [{profile: {name: github, secret: '9876543210'}}]"),
+		"destinations.*.sign.profile.header":           destination("sign: [{profile: {name: grafana, secret: '0123456789', header: X-One}}]"),
+		"destinations.*.sign.profile.timestamp_header": destination("sign: [{profile: {name: grafana, secret: '0123456789', timestamp_header: X-Time}}]"),
+		"destinations.*.expect.path":                   destination("expect: [{path: $.b}]"),
+		"destinations.*.expect.values":                 destination("expect: [{path: $.a, values: [ok, 1]}]"),
+		"destinations.*.breaker.failures":              destination("breaker: {failures: 2}"),
+		"destinations.*.breaker.probe_every":           destination("breaker: {probe_every: 2s}"),
+		"destinations.*.rate":                          destination("rate: 30/m"),
+		"destinations.*.order":                         destination("order: key"),
+		"destinations.*.order_on_failure":              destination("order: all\norder_on_failure: block"),
+		"destinations.*.batch.every":                   destination("batch: {every: 2s}"),
+		"destinations.*.batch.max":                     destination("batch: {max: 2}"),
+		"defaults (inherited by a destination)":        "defaults: {timeout: 5s}" + baseConfig,
 	}
 }
 
@@ -89,12 +132,22 @@ var readByProgram = []string{"store.path", "store.min_free", "store.max_pending"
 
 // variants sets the keys that a change is compared against, where the plain config lacks what surrounds them.
 var variants = map[string]string{
-	"auth.basic":   "auth: {basic: {username: u, password: p}}",
-	"auth.api_key": "auth: {api_key: {header: X-Key, value: v}}",
-	"sign.hmac":    "sign: [{hmac: {header: X-Sig, secret: '0123456789'}}]",
-	"retry.first":  "retry: {attempts: 5}",
-	"retry.max":    "retry: {attempts: 5}",
-	"retry.factor": "retry: {attempts: 5}",
+	"auth.basic":                    "auth: {basic: {username: u, password: p}}",
+	"auth.api_key":                  "auth: {api_key: {header: X-Key, value: v}}",
+	"sign.hmac":                     "sign: [{hmac: {header: X-Sig, secret: '0123456789'}}]",
+	"auth.oauth2":                   "auth: {oauth2: {client_id: c, client_secret: s, token_url: https://login.example.com/}}",
+	"sign.timestamped":              "sign: [{timestamped: {header: X-Sig, secret: '0123456789'}}]",
+	"sign.rfc9421":                  "sign: [{rfc9421: {key_id: k, secret: '0123456789'}}]",
+	"sign.profile.name":             "sign: [{profile: {name: github, secret: '0123456789'}}]",
+	"sign.profile.secret":           "sign: [{profile: {name: github, secret: '0123456789'}}]",
+	"sign.profile.header":           "sign: [{profile: {name: grafana, secret: '0123456789'}}]",
+	"sign.profile.timestamp_header": "sign: [{profile: {name: grafana, secret: '0123456789'}}]",
+	"expect":                        "expect: [{path: $.a}]",
+	"order_on_failure":              "order: all",
+	"batch":                         "batch: {}",
+	"retry.first":                   "retry: {attempts: 5}",
+	"retry.max":                     "retry: {attempts: 5}",
+	"retry.factor":                  "retry: {attempts: 5}",
 }
 
 func TestEveryKeyChangesThePlan(t *testing.T) {
@@ -141,14 +194,27 @@ func describePlan(t *testing.T, p *Plan) string {
 	fmt.Fprintln(&b, p.ingestAddress, p.adminAddress, p.tokens, p.acceptedStatus, p.maxBody, p.retention)
 	for _, name := range p.names {
 		d := p.destinations[name]
-		fmt.Fprintln(&b, name, d.enabled, d.patterns, d.retry, d.concurrency)
-		fmt.Fprintln(&b, d.dialer.Allow, d.dialer.Deny, d.dialer.Resolve)
-		fmt.Fprintln(&b, d.transport.RootCAs != nil, d.transport.MinVersion, d.transport.MaxConnsPerHost)
+		fmt.Fprintln(&b, name, d.enabled, d.patterns, d.when, d.retry, d.concurrency, d.rate, d.batch, d.breaker, d.order, d.blockOnFailure)
+		fmt.Fprintln(&b, d.dialer.Allow, d.dialer.Deny, d.dialer.Resolve, d.dialer.Proxy != nil)
+		fmt.Fprintln(&b, d.transport.MinVersion, d.transport.MaxConnsPerHost, d.files)
 		o := d.egress
 		fmt.Fprintln(&b, o.URL, o.Method, o.ContentType, o.UserAgent, o.Header, o.Timeout, o.KeepResponse, o.Success)
-		fmt.Fprintf(&b, "%+v %+v %+v\n", o.Auth.Basic, o.Auth.Bearer, o.Auth.APIKey)
+		fmt.Fprintln(&b, o.Body, o.ForwardHeader, o.ForwardPath)
+		fmt.Fprintf(&b, "%+v %+v %+v %+v\n", o.Auth.Basic, o.Auth.Bearer, o.Auth.APIKey, o.Auth.OAuth2)
+		for _, e := range o.Expect {
+			for _, answer := range []string{`{}`, `{"a":1}`, `{"a":2}`, `{"b":1}`} {
+				doc, err := match.ParseJSON([]byte(answer))
+				if err != nil {
+					t.Fatal(err)
+				}
+				fmt.Fprintln(&b, e.Check(doc))
+			}
+		}
 		for _, s := range o.Signers {
-			signature, err := s.Sign(sign.Input{ID: "msg_1", Time: time.Unix(1700000000, 0), Body: []byte("{}")})
+			signature, err := s.Sign(sign.Input{
+				ID: "msg_1", Time: time.Unix(1700000000, 0), Body: []byte("{}"), Method: "POST", URL: o.URL,
+				Header: http.Header{"Webhook-Id": {"msg_1"}, "Webhook-Timestamp": {"1700000000"}},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -247,37 +313,93 @@ func TestFaultsOfThePlanHaveTheirPlace(t *testing.T) {
 func TestRouting(t *testing.T) {
 	p := compile(t, `
 destinations:
-  a: {url: "https://a.example.com/", events: ["order.*"], retry: {schedule: [3s, 1m]}}
-  b: {url: "https://b.example.com/", events: ["order.**", schema_change]}
+  a: {url: "https://a.example.com/", events: ["order.*"], retry: {schedule: [3s, 1m]}, order: key, forward_headers: [x-request-id]}
+  b: {url: "https://b.example.com/", events: ["order.**", schema_change], order: all, forward_path: true}
+  high: {url: "https://d.example.com/", events: ["alert.*"], when: '$[?@.severity == "high"]'}
   off: {url: "https://c.example.com/", events: ["**"], enabled: false}
 `)
 	for _, c := range []struct {
-		event string
-		want  []string
+		event, body string
+		want        []string
 	}{
-		{"order.paid", []string{"a", "b"}},
-		{"order.paid.late", []string{"b"}},
-		{"schema_change", []string{"b"}},
-		{"other", nil},
+		{"order.paid", "no JSON", []string{"a", "b"}},
+		{"order.paid.late", "", []string{"b"}},
+		{"schema_change", "", []string{"b"}},
+		{"other", "", nil},
+		{"alert.fired", `{"severity": "high"}`, []string{"high"}},
+		{"alert.fired", `[{"severity": "low"}, {"severity": "high"}]`, []string{"high"}},
+		{"alert.fired", `{"severity": "low"}`, nil},
 	} {
+		routes, err := p.Route(ingest.Post{Event: c.event, Body: []byte(c.body)})
+		if err != nil {
+			t.Errorf("%s %s: %v", c.event, c.body, err)
+		}
 		var got []string
-		for _, r := range p.ForEvent(c.event) {
-			got = append(got, r.Destination)
+		for _, r := range routes {
+			got = append(got, r.To.Destination)
 		}
 		if !slices.Equal(got, c.want) {
-			t.Errorf("%s: got %v, want %v", c.event, got, c.want)
+			t.Errorf("%s %s: got %v, want %v", c.event, c.body, got, c.want)
 		}
 	}
-	to, known, _ := p.ToDestination("a")
-	if !known || to.Delay != 3*time.Second {
-		t.Errorf("first delay of a: got %v (known: %v), want 3s", to.Delay, known)
+	for _, c := range []struct {
+		post ingest.Post
+		want ingest.Route
+	}{
+		{
+			ingest.Post{Destination: "a", Key: "customer 7"},
+			ingest.Route{To: store.Recipient{Destination: "a", Delay: 3 * time.Second, Order: "=customer 7"}, Header: []string{"X-Request-Id"}},
+		},
+		{
+			ingest.Post{Destination: "a"}, // without a key there is no order among them
+			ingest.Route{To: store.Recipient{Destination: "a", Delay: 3 * time.Second}, Header: []string{"X-Request-Id"}},
+		},
+		{ingest.Post{Destination: "b", Key: "7", Path: "/x?y"}, ingest.Route{To: store.Recipient{Destination: "b", Order: "*"}}},
+		// One that is not enabled takes messages by name all the same, to hold them, and no filter concerns them.
+		{ingest.Post{Destination: "off"}, ingest.Route{To: store.Recipient{Destination: "off"}}},
+		{ingest.Post{Destination: "high", Key: "7"}, ingest.Route{To: store.Recipient{Destination: "high"}}},
+	} {
+		got, err := p.Route(c.post)
+		if err != nil || !reflect.DeepEqual(got, []ingest.Route{c.want}) {
+			t.Errorf("%+v: got %+v, %v; want %+v", c.post, got, err, c.want)
+		}
 	}
-	if _, known, _ := p.ToDestination("off"); !known {
-		t.Error("a destination that is not enabled must still take messages by name, to hold them")
+	for _, c := range []struct {
+		post ingest.Post
+		want ingest.RouteError
+	}{
+		{ingest.Post{Destination: "of"}, ingest.RouteError{Fault: ingest.UnknownDestination, Destination: "of", Nearest: "off"}},
+		{ingest.Post{Destination: "a", Path: "/x"}, ingest.RouteError{Fault: ingest.PathNotForwarded, Destination: "a"}},
+		{ingest.Post{Event: "alert.fired", Body: []byte("{")}, ingest.RouteError{Fault: ingest.BodyNotJSON, Destination: "high"}},
+	} {
+		_, err := p.Route(c.post)
+		got, ok := errors.AsType[*ingest.RouteError](err)
+		if !ok || got.Fault != c.want.Fault || got.Destination != c.want.Destination || got.Nearest != c.want.Nearest {
+			t.Errorf("%+v: got %v, want %v", c.post, err, &c.want)
+		}
 	}
-	if _, known, nearest := p.ToDestination("of"); known || nearest != "off" {
-		t.Errorf("nearest name to of: got %q (known: %v), want off", nearest, known)
+}
+
+// writeClientCertificate writes a certificate of ca with its key, and returns the names of the files.
+func writeClientCertificate(t *testing.T, ca *receiver.CA, dir string) (certFile, keyFile string) {
+	t.Helper()
+	cert, err := ca.Issue("client.example.com")
+	if err != nil {
+		t.Fatal(err)
 	}
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certFile, keyFile = filepath.Join(dir, "client.pem"), filepath.Join(dir, "client-key.pem")
+	for name, block := range map[string]*pem.Block{
+		certFile: {Type: "CERTIFICATE", Bytes: cert.Certificate[0]}, keyFile: {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile
 }
 
 func TestFaultsShowNoReferencedValue(t *testing.T) {
@@ -287,6 +409,11 @@ func TestFaultsShowNoReferencedValue(t *testing.T) {
 		"headers: {Host: '${env:CANARY}'}", "sign: [{standard: {secrets: ['${env:CANARY}']}}]", "timeout: '${env:CANARY}'",
 		"content_type: '${env:CANARY}'", "sign: [{hmac: {header: '${env:CANARY} x', secret: '0123456789'}}]",
 		"auth: {api_key: {header: 'a b${env:CANARY}', value: x}}", "allow_networks: ['${env:CANARY}']",
+		"when: '$[?@.a == ${env:CANARY}]'", "body: '{{ .Event \"${env:CANARY} }}'", "expect: [{path: '$.a[${env:CANARY}'}]",
+		"headers: {X-A: '{{ nothing \"${env:CANARY}\" }}'}", "forward_headers: ['${env:CANARY} x']",
+		"auth: {oauth2: {client_id: a, client_secret: b, token_url: 'http://x.example/${env:CANARY}'}}",
+		"sign: [{timestamped: {header: X-S, secret: ['${env:CANARY}', short]}}]", "sign: [{profile: {name: '${env:CANARY}', secret: '0123456789'}}]",
+		"sign: [{rfc9421: {key_id: k, algorithm: ed25519, secret: '${env:CANARY}'}}]", "rate: '${env:CANARY}'", "breaker: '${env:CANARY}'",
 	} {
 		t.Run(key, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "postern.yaml")

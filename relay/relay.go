@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -37,7 +36,9 @@ type Relay struct {
 	Now   func() time.Time // wall clock; nil means time.Now
 
 	lanes    map[string]*lane.Lane
+	watches  watches
 	draining atomic.Bool
+	stopping chan struct{} // closed when draining begins
 }
 
 // Run serves until ctx ends or the store breaks, and returns when nothing of it is left: nil after a stop that was
@@ -54,7 +55,8 @@ func (r *Relay) Run(ctx context.Context) error {
 		return err
 	}
 
-	closeIdle, err := r.makeLanes(ingestServer.Addr(), adminServer.Addr())
+	r.release(ctx)
+	closeIdle, err := r.makeLanes(ctx, ingestServer.Addr(), adminServer.Addr())
 	if err != nil {
 		return errors.Join(err, ingestServer.Close(), adminServer.Close())
 	}
@@ -87,6 +89,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	case <-r.Store.Broken():
 	}
 	r.draining.Store(true)
+	close(r.stopping)
 	r.Log.Info("stopping", zap.Duration("drain_seconds", r.Drain), zap.Int64("pending", r.Store.Pending()))
 	// One time bounds requests and attempts alike.
 	cut := time.AfterFunc(r.Drain, func() { _ = ingestServer.Close() }) // its error is that of Run as well
@@ -133,6 +136,7 @@ func (r *Relay) setDefaults() {
 	if r.Now == nil {
 		r.Now = time.Now
 	}
+	r.stopping = make(chan struct{})
 }
 
 // open binds both listeners, so that a port in use is an error before anything has started.
@@ -140,8 +144,9 @@ func (r *Relay) open() (ingestServer, adminServer *listen.Server, err error) {
 	ingestServer, err = listen.Open(listen.Options{
 		Address: r.Plan.ingestAddress, Tokens: r.Plan.tokens, Drain: r.Drain, Log: r.Log.Named("listen.ingest"),
 		Handler: &ingest.Handler{
-			Acceptor: r.Store, Router: r.Plan, Wake: r.wake, MaxBody: r.Plan.maxBody,
-			AcceptedStatus: r.Plan.acceptedStatus, Draining: r.draining.Load, Now: r.Now, Log: r.Log.Named("ingest"),
+			Acceptor: r.Store, Router: r.Plan, Wake: r.wake, Watch: r.watches.watch, Deliveries: r.Store,
+			MaxBody: r.Plan.maxBody, AcceptedStatus: r.Plan.acceptedStatus, Draining: r.draining.Load, Stopping: r.stopping,
+			Now: r.Now, Log: r.Log.Named("ingest"),
 		},
 	})
 	if err != nil {
@@ -149,7 +154,7 @@ func (r *Relay) open() (ingestServer, adminServer *listen.Server, err error) {
 	}
 	adminServer, err = listen.Open(listen.Options{
 		Address: r.Plan.adminAddress, Drain: adminDrain, Log: r.Log.Named("listen.admin"),
-		Handler: &admin.Handler{Ready: r.unready, Log: r.Log.Named("admin")},
+		Handler: &admin.Handler{Ready: r.unready, Steering: steering{r}, Log: r.Log.Named("admin")},
 	})
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open admin listener: %w", err), ingestServer.Close())
@@ -159,33 +164,43 @@ func (r *Relay) open() (ingestServer, adminServer *listen.Server, err error) {
 
 // makeLanes makes the lanes of the destinations that are enabled. Their dialers learn our own addresses, so that a
 // destination can never be the relay itself. The returned func closes their idle connections.
-func (r *Relay) makeLanes(own ...net.Addr) (closeIdle func(), err error) {
+func (r *Relay) makeLanes(ctx context.Context, own ...net.Addr) (closeIdle func(), err error) {
 	var listening []netip.AddrPort
 	for _, a := range own {
 		if tcp, ok := a.(*net.TCPAddr); ok {
 			listening = append(listening, tcp.AddrPort())
 		}
 	}
+	paused, err := r.Store.Paused(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read pauses: %w", err)
+	}
 	r.lanes = make(map[string]*lane.Lane)
-	var transports []*http.Transport
+	var closers []func()
 	for _, name := range r.Plan.Destinations() {
 		d := r.Plan.destinations[name]
 		if !d.enabled {
 			continue
 		}
-		sender, transport, err := d.sender(r.Store, func() []netip.AddrPort { return listening })
+		sender, closeIdle, err := d.sender(r, name, func() []netip.AddrPort { return listening })
 		if err != nil {
 			return nil, fmt.Errorf("destination %q: %w", name, err)
 		}
-		transports = append(transports, transport)
-		r.lanes[name] = &lane.Lane{
-			Name: name, Queue: r.Store, Sender: sender.Bind(nil, r.Now, r.Log.Named("egress")), Retry: d.retry,
-			Concurrency: d.concurrency, Drain: r.Drain, Now: r.Now, Log: r.Log.Named("lane"),
+		closers = append(closers, closeIdle)
+		l := &lane.Lane{
+			Name: name, Queue: r.Store, Sender: sender, Retry: d.retry, Concurrency: d.concurrency, Rate: d.rate, Batch: d.batch,
+			Breaker: d.breaker, BlockOnFailure: d.blockOnFailure, Pauses: r.Store, Observe: r.watches.observe,
+			Drain: r.Drain, Now: r.Now, Log: r.Log.Named("lane"),
 		}
+		if p, ok := paused[name]; ok {
+			l.Paused = &p
+			r.Log.Warn("destination is paused", zap.String("destination", name), zap.Time("since", p.At), zap.String("reason", p.Reason))
+		}
+		r.lanes[name] = l
 	}
 	return func() {
-		for _, t := range transports {
-			t.CloseIdleConnections()
+		for _, closeIdle := range closers {
+			closeIdle()
 		}
 	}, nil
 }
@@ -203,7 +218,13 @@ func (r *Relay) unready() []string {
 	if r.draining.Load() {
 		reasons = append(reasons, "stopping")
 	}
-	if err := r.Store.Err(); err != nil {
+	switch err := r.Store.Full(); {
+	case err == nil:
+	case errors.Is(err, store.ErrNoSpace):
+		reasons = append(reasons, "free disk space is below the reserve")
+	case errors.Is(err, store.ErrBacklog):
+		reasons = append(reasons, "too many deliveries are pending (store.max_pending)")
+	default:
 		reasons = append(reasons, "the store has failed")
 	}
 	return reasons

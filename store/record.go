@@ -14,6 +14,14 @@ type Message struct {
 	AcceptedAt  time.Time // when ingest took it
 	Size        int       // bytes of the body
 	Hops        int       // relays that it came through before this one, 0 to MaxHops
+	Key         string    // ordering key that the app gave it; empty for none, at most MaxKey bytes
+
+	// Path is what followed the destination's name in the target of the app's request: an escaped path that begins
+	// with a slash, a query that begins with a question mark, or both. Empty for nothing.
+	Path string
+
+	// Header holds the headers of the app's request that may be sent on, in its order.
+	Header []Field
 
 	// Recipients says where it goes; the n-th is that of delivery ID.Delivery(n). It may be empty, and holds at
 	// most MaxDeliveries.
@@ -23,10 +31,23 @@ type Message struct {
 	Idempotency *Idempotency
 }
 
+// Field is one header field of a request.
+type Field struct {
+	Name  string // in canonical form, see http.CanonicalHeaderKey
+	Value string
+}
+
+// MaxKey is the most bytes of an ordering key.
+const MaxKey = 255
+
 // Recipient is one destination of a message.
 type Recipient struct {
 	Destination string        // its name: 1 to 100 bytes without a zero byte
 	Delay       time.Duration // from acceptance to the first attempt, to the millisecond; 0 means at once
+
+	// Order puts the delivery into a line: of the deliveries to one destination with the same Order, Due returns only
+	// the first that has not ended, in the order of acceptance. Empty for none, at most MaxKey+1 bytes.
+	Order string
 }
 
 // MaxHops is how many relays a message may have come through. One that came through more goes round in a loop.
@@ -39,7 +60,7 @@ const HopsHeader = "Postern-Hops"
 func (m Message) Delivery(n int) Delivery {
 	to := m.Recipients[n]
 	return Delivery{
-		ID: m.ID.Delivery(n), Destination: to.Destination, Event: m.Event,
+		ID: m.ID.Delivery(n), Destination: to.Destination, Event: m.Event, Order: to.Order,
 		State: Pending, Round: 1, AcceptedAt: m.AcceptedAt, DueAt: m.AcceptedAt.Add(to.Delay),
 	}
 }
@@ -56,6 +77,7 @@ type Delivery struct {
 	ID          DeliveryID
 	Destination string
 	Event       string
+	Order       string // the line it stands in, as in its Recipient; empty for none
 	State       State
 	Round       int // from 1; a replay begins the next
 	Attempts    int // attempts used up in this round; interrupted ones are not counted
@@ -64,6 +86,7 @@ type Delivery struct {
 	DueAt       time.Time // pending: when the next attempt may be made
 	EndedAt     time.Time // otherwise: when it ended
 	Reason      string    // failed: why, for a person
+	Blocking    bool      // failed, with an Order: those behind it in its line wait until it is released
 }
 
 // Attempt is one HTTP request of a delivery and its outcome.
@@ -74,6 +97,7 @@ type Attempt struct {
 	StartedAt time.Time
 	Took      time.Duration // from the start to the last byte read
 	Class     Class
+	Probe     bool   // it tested whether an outage is over, and used up no attempt
 	Status    int    // HTTP status, 0 without an answer
 	Error     string // for a person; empty when Class is OK. Holds no secret, query or body
 

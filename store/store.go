@@ -9,6 +9,8 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"iter"
 	"time"
 )
 
@@ -34,7 +36,45 @@ type Acceptor interface {
 	// Errors: ErrKeyConflict (the key is known with other content), ErrBacklog, ErrNoSpace, ErrTooLarge, ErrClosed,
 	// ErrBroken. After an end of ctx the message may or may not have been stored.
 	Accept(ctx context.Context, m Message, body []byte) (stored Message, existing bool, err error)
+
+	// AcceptAll takes the messages of posts as Accept would, but all of them or none: a crash at any point leaves
+	// none. It returns what became of each, in their order; a key that an earlier post of the same sequence has used
+	// with the same content means that one. It writes while it reads, so that memory does not grow with the bodies, and
+	// takes at most MaxPosts posts with MaxPosts deliveries together.
+	//
+	// An error that posts yields ends it and is returned as it is. What is wrong with one post is a *PostError around
+	// the error that Accept would return. Others are those of Accept.
+	AcceptAll(ctx context.Context, posts iter.Seq2[Post, error]) ([]Accepted, error)
+
+	// Full returns the error that a new message would be refused with now (ErrNoSpace, ErrBacklog, ErrClosed,
+	// ErrBroken), or nil. It neither blocks nor touches the disk: free space is as of a few seconds ago.
+	Full() error
 }
+
+// MaxPosts bounds what AcceptAll takes at a time, in messages and in deliveries.
+const MaxPosts = 10_000
+
+// Post is one of several messages that are accepted together.
+type Post struct {
+	Message Message
+	Body    []byte // the caller's again as soon as the next post is asked for
+}
+
+// Accepted is what became of one post.
+type Accepted struct {
+	Message  Message // as stored; the earlier one if Existing
+	Existing bool    // its idempotency key was known, and nothing was written
+}
+
+// PostError says which of several posts is wrong.
+type PostError struct {
+	Index int // of the post, from 0
+	Err   error
+}
+
+func (e *PostError) Error() string { return fmt.Sprintf("post %d: %v", e.Index, e.Err) }
+
+func (e *PostError) Unwrap() error { return e.Err }
 
 // Cursor is a place in the queue of a destination, which is ordered by due time, then id. The zero Cursor is the
 // place before all.
@@ -63,9 +103,40 @@ type Queue interface {
 	// Record writes a and the state of its delivery after it, in one transaction, and returns when it is on disk.
 	// before is the delivery as Due returned it. An a with Number 0 is no attempt: only the state is written, as when
 	// a delivery outlives its max_age. ErrStale: the stored delivery is no longer that one, and nothing was written.
-	// Record works below the disk reserve and with a full backlog.
-	Record(ctx context.Context, before, after Delivery, a Attempt) error
+	// Record works below the disk reserve, down to half of it, and with a full backlog; below that half it is ErrNoSpace.
+	//
+	// It does nothing for a delivery that stands behind the head of its line (ErrStale), and keeps Blocking only for a
+	// failed one with an Order.
+	//
+	// When the delivery has ended and is not Blocking, the one behind it in its line becomes visible to Due; released
+	// is that one, or the zero Delivery.
+	Record(ctx context.Context, before, after Delivery, a Attempt) (released Delivery, err error)
+
+	// Release lets go what stands behind Blocking deliveries of a destination, which are Blocking no longer then. It
+	// does so for at most limit lines, and returns for how many it did.
+	Release(ctx context.Context, destination string, limit int) (int, error)
 }
+
+// Pauser keeps which destinations are paused, across restarts.
+type Pauser interface {
+	// Pause notes that a destination is paused. One that is paused already keeps its note.
+	Pause(ctx context.Context, destination string, p Pause) error
+
+	// Resume ends the pause of a destination, if there is one.
+	Resume(ctx context.Context, destination string) error
+
+	// Paused returns the destinations that are paused.
+	Paused(ctx context.Context) (map[string]Pause, error)
+}
+
+// Pause is why a destination is held.
+type Pause struct {
+	At     time.Time // since when, to the millisecond
+	Reason string    // for a person; engines cut it to MaxReason bytes
+}
+
+// MaxReason is the most bytes of a Pause's reason.
+const MaxReason = 500
 
 // Loader reads a message with its body.
 type Loader interface {
@@ -100,6 +171,7 @@ type Sweeper interface {
 type Store interface {
 	Acceptor
 	Queue
+	Pauser
 	Loader
 	History
 	Sweeper

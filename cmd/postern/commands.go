@@ -11,7 +11,6 @@ import (
 	"github.com/postern-relay/postern/config"
 	"github.com/postern-relay/postern/relay"
 	"github.com/postern-relay/postern/relay/admin"
-	"github.com/postern-relay/postern/relay/sign"
 )
 
 // buildVersion is set by the linker for a release (-X main.buildVersion=1.2.3).
@@ -105,36 +104,7 @@ func (p *program) schemaCommand() *cobra.Command {
 	}
 }
 
-func (p *program) secretCommand() *cobra.Command {
-	secret := &cobra.Command{
-		Use:   "secret",
-		Short: "Make secrets for signing",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	secret.AddCommand(&cobra.Command{
-		Use:   "new",
-		Short: "Print a new Standard Webhooks secret (whsec_ and 32 random bytes)",
-		Long: `Print a new Standard Webhooks secret: whsec_ and 32 random bytes in base64. Give it to the receiver,
-and to Postern through the environment or a file:
-
-  sign:
-    - standard: {secrets: ["${env:ALERTS_SECRET}"]}`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			s := sign.NewSecret()
-			if p.json {
-				return p.printJSON(map[string]string{"kind": "standard", "secret": s})
-			}
-			fmt.Fprintln(p.stdout, s)
-			return nil
-		},
-	})
-	return secret
-}
-
 func (p *program) healthcheckCommand() *cobra.Command {
-	var address string
 	cmd := &cobra.Command{
 		Use:   "healthcheck",
 		Short: "Ask a running Postern whether it is ready, for container health checks",
@@ -142,15 +112,13 @@ func (p *program) healthcheckCommand() *cobra.Command {
 there, with the reasons. The address is that of --admin, else listen.admin of the config file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if address == "" {
-				address = p.adminAddress()
-			}
-			err := admin.CheckHealth(cmd.Context(), address)
+			client := p.adminClient()
+			err := client.Health(cmd.Context())
 			if errors.Is(err, admin.ErrAddress) {
 				return usageError{err}
 			}
 			if p.json {
-				result := map[string]any{"ready": err == nil, "address": address}
+				result := map[string]any{"ready": err == nil, "address": client.Address}
 				if err != nil {
 					result["error"] = err.Error()
 				}
@@ -169,8 +137,7 @@ there, with the reasons. The address is that of --admin, else listen.admin of th
 			return nil
 		},
 	}
-	p.configFlag(cmd)
-	cmd.Flags().StringVar(&address, "admin", "", "address of the admin listener, such as 127.0.0.1:8026")
+	p.adminFlags(cmd)
 	return cmd
 }
 
@@ -211,19 +178,4 @@ func versionOf(info *debug.BuildInfo, ok bool) (version, commit string) {
 		}
 	}
 	return version, commit
-}
-
-// adminAddress returns listen.admin of the config file. Other faults of the file do not matter here: a health
-// check must not fail because a secret is not visible to it.
-func (p *program) adminAddress() string {
-	cfg, _ := config.Load(p.configPath, p.environ)
-	if cfg == nil {
-		// Without a file there is still the environment, and a line for whoever named the wrong file.
-		fmt.Fprintf(p.stderr, "postern: there is no config file %s; going by the environment and the defaults\n", p.configPath)
-		cfg, _ = config.Parse(p.configPath, []byte("{}"), p.environ)
-	}
-	if cfg.Faulty("listen.admin") {
-		return config.DefaultAdmin
-	}
-	return cfg.Listen.Admin
 }

@@ -48,9 +48,11 @@ but the relay's own two is opened. TLS, certificates, signatures and retries are
 			if length < 0 || length > 0 && length < 5*time.Second {
 				return usageError{errors.New("--for: the story needs at least 5s")}
 			}
-			// A terminal or a pipe that goes away ends the story as Ctrl-C does, so that it is cleaned up.
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP, syscall.SIGPIPE)
+			// A terminal or a pipe that goes away ends the story as Ctrl-C does, so that it is cleaned up. SIGPIPE itself
+			// cannot tell: asked for, it comes for every socket too whose other end is gone.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
 			defer stop()
+			signal.Ignore(syscall.SIGPIPE)
 			return p.demo(ctx, length)
 		},
 	}
@@ -104,6 +106,9 @@ func (p *program) demo(ctx context.Context, length time.Duration) (err error) {
 	}
 	defer func() { err = errors.Join(err, stage.close()) }()
 	screen := newDemoScreen(p.stdout, p.json)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	screen.out = &endingWriter{out: screen.out, end: stop}
 	screen.intro(stage)
 
 	story, end := ctx, func() {}
@@ -128,6 +133,20 @@ func (p *program) demo(ctx context.Context, length time.Duration) (err error) {
 		return errReported
 	}
 	return nil
+}
+
+// endingWriter calls end when nobody reads what it writes.
+type endingWriter struct {
+	out io.Writer
+	end func()
+}
+
+func (w *endingWriter) Write(b []byte) (int, error) {
+	n, err := w.out.Write(b)
+	if err != nil {
+		w.end()
+	}
+	return n, err
 }
 
 // demoChild is the relay as a process of its own.

@@ -31,6 +31,7 @@ type program struct {
 	stdout, stderr io.Writer
 
 	configPath string
+	admin      string // address of the admin listener; empty means that of the config
 	json       bool
 }
 
@@ -68,7 +69,8 @@ Run it:                                   postern run --config postern.yaml`,
 	root.PersistentFlags().BoolVar(&p.json, "json", false, "print JSON for scripts")
 	root.AddCommand(
 		p.runCommand(), p.demoCommand(), p.demoRelayCommand(), p.validateCommand(), p.configCommand(),
-		p.schemaCommand(), p.secretCommand(), p.healthcheckCommand(), p.versionCommand(),
+		p.schemaCommand(), p.secretCommand(), p.verifyCommand(), p.healthcheckCommand(), p.pauseCommand(), p.resumeCommand(),
+		p.versionCommand(),
 	)
 	return root
 }

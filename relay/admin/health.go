@@ -1,11 +1,13 @@
-// Package admin is what people and machines ask a running relay. Today that is its health: [Handler] answers /livez
-// and /readyz, and [CheckHealth] asks them from outside. Who may ask is decided by the listener in front of it.
+// Package admin is what people and machines ask of a running relay, both ends of it: [Handler] answers, [Client] asks.
+// Today that is its health (/livez, /readyz) and to pause and resume a destination (/api/v1/destinations). Who may ask
+// is decided by the listener in front of it.
 package admin
 
 import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -26,7 +28,8 @@ type Handler struct {
 	// nil means always ready.
 	Ready func() []string
 
-	Log *zap.Logger // nil logs nothing
+	Steering Steering    // required
+	Log      *zap.Logger // nil logs nothing
 }
 
 // health is the answer about health.
@@ -47,12 +50,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
+	if r.URL.Path == destinationsPath || strings.HasPrefix(r.URL.Path, destinationsPath+"/") {
+		return h.destinations(w, r)
+	}
 	if r.URL.Path != livePath && r.URL.Path != readyPath {
-		return problem.New(http.StatusNotFound, "there is nothing at this path; there are %s (the process runs) and "+
-			"%s (it takes messages)", livePath, readyPath)
+		return problem.New(http.StatusNotFound, "there is nothing at this path; there are %s (the process runs), "+
+			"%s (it takes messages) and %s", livePath, readyPath, destinationsPath)
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return problem.New(http.StatusMethodNotAllowed, "method %s is not supported here; use GET", r.Method).Allow("GET, HEAD")
+		return wrongMethod(r, "GET, HEAD")
 	}
 	if r.URL.Path == livePath {
 		return write(w, http.StatusOK, health{Status: statusAlive})
@@ -65,7 +71,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	return write(w, http.StatusOK, health{Status: statusReady})
 }
 
-func write(w http.ResponseWriter, status int, value health) error {
+func write(w http.ResponseWriter, status int, value any) error {
 	body, err := json.Marshal(value)
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ func TestHealth(t *testing.T) {
 		{"a reason is text", "GET", "/readyz", []string{`<b>"`}, 503, `["\u003cb\u003e\""]`},
 		{"HEAD", "HEAD", "/readyz", []string{"stopping"}, 503, ""},
 		{"POST", "POST", "/readyz", nil, 405, "use GET"},
-		{"the root lists the paths", "GET", "/", nil, 404, "/livez (the process runs) and /readyz"},
+		{"the root lists the paths", "GET", "/", nil, 404, "/livez (the process runs), /readyz (it takes messages) and /api/v1/destinations"},
 		{"no profiles", "GET", "/debug/pprof/", nil, 404, "nothing at this path"},
 		{"no variables", "GET", "/debug/vars", nil, 404, "nothing at this path"},
 		{"a path below", "GET", "/readyz/", nil, 404, "nothing at this path"},
@@ -62,7 +62,7 @@ func TestHealth(t *testing.T) {
 	t.Run("ready without a func to ask", func(t *testing.T) {
 		server := httptest.NewServer(&admin.Handler{})
 		defer server.Close()
-		if err := admin.CheckHealth(t.Context(), server.Listener.Addr().String()); err != nil {
+		if err := (admin.Client{Address: server.Listener.Addr().String()}).Health(t.Context()); err != nil {
 			t.Errorf("got %v, want nil", err)
 		}
 	})
@@ -85,7 +85,7 @@ func listen(t testing.TB, network, address string) net.Listener {
 	return l
 }
 
-func TestCheckHealth(t *testing.T) {
+func TestHealthClient(t *testing.T) {
 	ready := &admin.Handler{}
 	unready := &admin.Handler{Ready: func() []string { return []string{"stopping", "the disk is full"} }}
 
@@ -124,7 +124,7 @@ func TestCheckHealth(t *testing.T) {
 		{"no port", "127.0.0.1", "want host:port"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := admin.CheckHealth(t.Context(), tc.address)
+			err := (admin.Client{Address: tc.address}).Health(t.Context())
 			if tc.want == "" {
 				if err != nil {
 					t.Errorf("got %v, want nil", err)
@@ -139,16 +139,16 @@ func TestCheckHealth(t *testing.T) {
 	t.Run("a context that has ended", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := admin.CheckHealth(ctx, tcp.Addr().String()); err == nil {
+		if err := (admin.Client{Address: tcp.Addr().String()}).Health(ctx); err == nil {
 			t.Error("got nil, want an error")
 		}
 	})
 }
 
-func TestCheckHealthIsBounded(t *testing.T) {
+func TestHealthClientIsBounded(t *testing.T) {
 	silent := listen(t, "tcp", "127.0.0.1:0") // the kernel accepts, nobody answers
 	defer silent.Close()
-	err := admin.CheckHealth(t.Context(), silent.Addr().String())
+	err := (admin.Client{Address: silent.Addr().String()}).Health(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "no answer within 3s") {
 		t.Errorf("got %v, want it to tell of the bound", err)
 	}

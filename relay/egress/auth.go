@@ -10,6 +10,7 @@ type Auth struct {
 	Basic  *Basic
 	Bearer *Bearer
 	APIKey *APIKey
+	OAuth2 *OAuth2
 }
 
 // Basic is a user name and a password (RFC 7617).
@@ -29,27 +30,38 @@ type APIKey struct {
 	Value  string // secret
 }
 
-func (a Auth) set() bool { return a.Basic != nil || a.Bearer != nil || a.APIKey != nil }
+func (a Auth) set() bool {
+	return a.Basic != nil || a.Bearer != nil || a.APIKey != nil || a.OAuth2 != nil
+}
 
-// header returns the one header that a adds, or an empty name. An error is an *OptionError.
-func (a Auth) header() (name, value string, err error) {
+// header returns the one header that a adds, or an empty name. The value of OAuth2 is empty: it varies. Each of
+// faults is an *OptionError.
+func (a Auth) header() (name, value string, faults []error) {
 	kinds := 0
-	if a.Basic != nil {
+	add := func(n, v string, err error) {
 		kinds++
-		name, value, err = a.Basic.header()
+		name, value = n, v
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	if a.Basic != nil {
+		add(a.Basic.header())
 	}
 	if a.Bearer != nil {
-		kinds++
-		name, value, err = a.Bearer.header()
+		add(a.Bearer.header())
 	}
 	if a.APIKey != nil {
-		kinds++
-		name, value, err = a.APIKey.header()
+		add(a.APIKey.header())
+	}
+	if a.OAuth2 != nil {
+		add("Authorization", "", nil)
+		faults = append(faults, a.OAuth2.check()...)
 	}
 	if kinds > 1 {
-		return "", "", optionError("auth", "more than one kind is set; keep one of basic, bearer and api_key")
+		faults = []error{optionError("auth", "more than one kind is set; keep one of basic, bearer, api_key and oauth2")}
 	}
-	return name, value, err
+	return name, value, faults
 }
 
 func (b *Basic) header() (name, value string, err error) {
@@ -111,6 +123,9 @@ func (a Auth) secrets() []string {
 	}
 	if a.APIKey != nil {
 		all = append(all, a.APIKey.Value)
+	}
+	if a.OAuth2 != nil {
+		all = append(all, a.OAuth2.secrets()...)
 	}
 	return all
 }

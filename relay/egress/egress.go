@@ -2,9 +2,14 @@
 // send, adds authorization, sends, and judges what came back.
 //
 // Its main type is [Sender], one for each destination. Send returns a store.Attempt and never an error, because
-// whatever can happen to a request is an outcome. It promises that an attempt is one request on the wire, that
-// nothing is followed or sent again in silence, that bytes and time are bounded by the destination's options
-// whatever the receiver does, and that no secret of the request comes back in the record of its attempt.
+// whatever can happen to a request is an outcome. It promises that an attempt is one request on the wire (and one
+// more after a 401 if tokens come from an OAuth 2.0 server, see [OAuth2]), that nothing is followed or sent again in
+// silence, that bytes and time are bounded by the destination's options whatever the receiver does, and that no secret
+// of the request comes back in the record of its attempt.
+//
+// Bodies and header values may be templates, see [Options]. They see the message, call pure functions, and are bounded
+// in output, time and memory; a body is never read as one. What comes from the app and is sent on, by a template, as a
+// header or as a path, cannot make another request of it: the message fails, and nothing is sent.
 package egress
 
 import (
@@ -19,6 +24,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/postern-relay/postern/relay/match"
 	"github.com/postern-relay/postern/relay/sign"
 	"github.com/postern-relay/postern/store"
 )
@@ -33,12 +39,24 @@ const (
 )
 
 // Options shape every request to one destination. A Sender keeps them, so they must not change after New.
+//
+// Templates are those of text/template. They see .ID, .DeliveryID, .Event, .Destination, .Timestamp (of acceptance,
+// RFC 3339 in UTC), .ContentType and .Key of the message, .Body (text, inserted as it is), .Data (the body as JSON), and
+// .Header "Name" (a header that is sent on). Functions: json, base64 and urlquery encode a value; hmac "sha256" key text
+// (or sha1, sha512) is lower-case hexadecimal; now, with a layout of package time if you like, is the time of the
+// attempt; unix makes seconds of an RFC 3339 time; default "x" value stands in for what is missing, null or empty; lower,
+// upper, print, printf, index, len, slice, and, or, not, eq, ne, lt, le, gt and ge are as in Go, but that numbers compare
+// by value whatever their form, that index of what is not there is missing, and that printf knows no * and no width
+// above 99. Texts are written as they are, all else as JSON, numbers as the app wrote them. To write what is missing or
+// null is an error, but json writes null as null. A body that is not JSON when its content type says so is an error too.
+// One rendering makes at most 1 MiB and lasts at most 100 ms.
 type Options struct {
 	URL         *url.URL          // required; as guard.ParseURL returned it
 	Transport   http.RoundTripper // made by guard.NewTransport; may be nil only in a Sender that never sends
 	Method      string            // POST, PUT, PATCH, DELETE or GET; empty means POST. GET carries no body, and signs none
 	ContentType string            // empty means as the app posted it, or application/octet-stream if it named none
 	UserAgent   string            // empty means DefaultUserAgent; a User-Agent in Header goes before it
+	Body        string            // template of the body, see above; empty sends the body as the app posted it
 	Header      []Header          // added to each request, in addition to what egress sets itself
 	Auth        Auth              // at most one kind
 	Signers     []sign.Signer     // each adds its headers
@@ -49,12 +67,25 @@ type Options struct {
 	// DefaultKeepResponse and a negative number keeps none.
 	KeepResponse int
 
+	// ForwardHeader names the headers of the app's request that are sent on, by the rules of CheckForwardHeader. One
+	// that Header, Auth or Signers set is not. Traceparent, Tracestate and Ce-… are sent on without being named.
+	ForwardHeader []string
+
+	// ForwardPath appends store.Message.Path to the URL: the path with one slash in between, the query with an
+	// ampersand. False drops it.
+	ForwardPath bool
+
+	// Expect holds what the body of a success must hold; all must. With any, a success with more than 64 KiB of body,
+	// or a body that is not JSON or cannot be read, is none.
+	Expect []*match.Expectation
+
 	Messages store.Loader     // may be nil until Bind
 	Now      func() time.Time // wall clock; nil means time.Now
 	Log      *zap.Logger      // nil logs nothing
 }
 
-// Header is one header field of a request. Its value may be a secret: it is never logged or recorded.
+// Header is one header field of a request. Its value may be a secret: it is never logged or recorded. A value with
+// "{{" in it is a template, and what it makes is the value, without white space around it; a name is never one.
 type Header struct {
 	Name, Value string
 }
@@ -68,6 +99,11 @@ type Sender struct {
 	secrets  []string            // what must not come back in the record of an attempt, longest first
 	overread int                 // length of the longest secret
 	buffers  *sync.Pool          // of *[]byte, for answers
+	tokens   *tokens             // of OAuth2; nil without
+
+	templates templates
+	taken     map[string]bool // headers, in canonical form, that the config, auth or a signature sets
+	forward   map[string]bool // headers, in canonical form, to send on from the app's request
 }
 
 // minRead is how much of an answer is read even if less is kept: a body that is read to its end leaves the
@@ -114,21 +150,35 @@ func New(o Options) (*Sender, error) {
 	}
 	s.kept = max(s.kept, 0)
 
-	header, faults := o.requestHeader()
+	header, taken, faults := o.requestHeader()
+	errs = append(errs, faults...)
+	s.templates, faults = o.templates()
+	errs = append(errs, faults...)
+	s.forward, faults = o.forward()
 	errs = append(errs, faults...)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	s.header = header
+	s.header, s.taken = header, taken
 	s.request = &http.Request{
 		Method: o.Method, URL: o.URL, Host: o.URL.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
-	s.secrets = o.secrets()
+	s.secrets = o.secrets(s.templates)
 	if len(s.secrets) > 0 {
 		s.overread = len(s.secrets[0])
 	}
+	if o.Auth.OAuth2 != nil {
+		s.tokens = newTokens(*o.Auth.OAuth2, o.UserAgent, s.secrets)
+		s.overread = max(s.overread, maxToken)
+	}
 	size := max(s.kept+1+s.overread, minRead)
+	if len(o.Expect) > 0 {
+		size = max(size, maxExpect+1)
+	}
 	s.buffers = &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
+	if err := errors.Join(s.trySample()...); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -183,40 +233,48 @@ func checkURL(u *url.URL) error {
 }
 
 // requestHeader returns the headers that are the same in all requests, and refuses names that are set twice: what
-// would win is not for a reader of the config to guess. Each of faults is an *OptionError.
-func (o Options) requestHeader() (header map[string][]string, faults []error) {
+// would win is not for a reader of the config to guess. taken are their names, in canonical form, with those of
+// signatures and templates. Each of faults is an *OptionError.
+func (o Options) requestHeader() (header map[string][]string, taken map[string]bool, faults []error) {
 	owner := make(map[string]string)
+	joins := make(map[string]string) // how several signers share a header
+	taken = make(map[string]bool)
 	claim := func(name, by string) bool {
 		name = http.CanonicalHeaderKey(name)
 		if earlier, taken := owner[name]; taken {
 			faults = append(faults, optionError(by, "%s is set by %s already; remove one of them", name, earlier))
 			return false
 		}
-		owner[name] = by
+		owner[name], taken[name] = by, true
 		return true
 	}
 	header = map[string][]string{"User-Agent": {o.UserAgent}}
-	name, value, err := o.Auth.header()
+	name, value, authFaults := o.Auth.header()
 	switch {
-	case err != nil:
-		faults = append(faults, err)
-	case name != "" && claim(name, "auth"):
+	case len(authFaults) > 0:
+		faults = append(faults, authFaults...)
+	case name != "" && claim(name, "auth") && value != "": // the value of OAuth2 is made by each attempt
 		header[headerKey(name)] = []string{value}
 	}
 	for i, signer := range o.Signers {
 		by := fmt.Sprintf("sign[%d]", i)
-		// The names are what a signature of nothing has: signers set the same headers whatever they sign.
-		signature, err := signer.Sign(sign.Input{ID: store.MessageID{}.String(), Time: time.Unix(0, 0)})
-		if err != nil {
-			faults = append(faults, &OptionError{by, err})
-		}
-		for _, h := range signature {
-			claim(h.Name, by)
+		for _, h := range signer.Headers() {
+			name := http.CanonicalHeaderKey(h.Name)
+			if h.Join != "" && joins[name] == h.Join {
+				continue
+			}
+			if claim(name, by) {
+				joins[name] = h.Join
+			}
 		}
 	}
 	for _, h := range o.Header {
 		by := "headers." + h.Name
-		if err := CheckHeader(h.Name, h.Value); err != nil {
+		value := h.Value
+		if isTemplate(value) {
+			value = "" // is checked when it has been made
+		}
+		if err := CheckHeader(h.Name, value); err != nil {
 			faults = append(faults, &OptionError{by, err})
 			continue
 		}
@@ -224,29 +282,34 @@ func (o Options) requestHeader() (header map[string][]string, faults []error) {
 			faults = append(faults, optionError(by, "auth makes the authorization of this destination; remove one of them"))
 			continue
 		}
-		if claim(h.Name, by) {
+		if claim(h.Name, by) && !isTemplate(h.Value) {
 			header[headerKey(h.Name)] = []string{h.Value}
 		}
 	}
-	return header, faults
+	return header, taken, faults
 }
 
 // secrets returns what must not come back in the record of an attempt, should a receiver repeat its request: the
-// credentials, and the header values and query values that are long enough to be one. Longest first.
-func (o Options) secrets() []string {
+// credentials, and the header values, the fixed parts of their templates and the query values that are long enough to
+// be one. Longest first.
+func (o Options) secrets(t templates) []string {
 	all := o.Auth.secrets()
+	mayHold := func(name, text string) {
+		if len(text) >= minSecret && http.CanonicalHeaderKey(name) != "User-Agent" {
+			all = append(all, text)
+		}
+	}
 	for _, h := range o.Header {
-		if len(h.Value) >= minSecret && http.CanonicalHeaderKey(h.Name) != "User-Agent" {
-			all = append(all, h.Value)
+		if !isTemplate(h.Value) {
+			mayHold(h.Name, h.Value)
 		}
 	}
-	for _, values := range o.URL.Query() {
-		for _, v := range values {
-			if len(v) >= minSecret {
-				all = append(all, v, url.QueryEscape(v), url.PathEscape(v))
-			}
+	for _, h := range t.header {
+		for _, text := range h.program.literals {
+			mayHold(h.name, text)
 		}
 	}
+	all = append(all, querySecrets(o.URL)...)
 	slices.SortFunc(all, func(a, b string) int {
 		if len(a) != len(b) {
 			return len(b) - len(a)
@@ -254,6 +317,19 @@ func (o Options) secrets() []string {
 		return strings.Compare(a, b)
 	})
 	return slices.Compact(all)
+}
+
+// querySecrets returns the query values of u that are long enough to be a secret, in each of their spellings.
+func querySecrets(u *url.URL) []string {
+	var all []string
+	for _, values := range u.Query() {
+		for _, v := range values {
+			if len(v) >= minSecret {
+				all = append(all, v, url.QueryEscape(v), url.PathEscape(v))
+			}
+		}
+	}
+	return all
 }
 
 // minSecret is the length from which a header or query value is taken for a secret.

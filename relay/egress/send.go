@@ -7,12 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
-	"strconv"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/postern-relay/postern/relay/sign"
 	"github.com/postern-relay/postern/store"
 )
 
@@ -32,6 +30,9 @@ var errDeadline = errors.New("the attempt's time is over")
 func (s *Sender) Send(ctx context.Context, d store.Delivery) store.Attempt {
 	if s.opt.Messages == nil || s.opt.Transport == nil {
 		panic("egress: Send needs Messages and Transport")
+	}
+	if s.tokens != nil && !s.tokens.ready() {
+		panic("egress: Send with OAuth2 needs its Client")
 	}
 	a := store.Attempt{Delivery: d.ID, Round: d.Round, Number: d.Made + 1, StartedAt: s.opt.Now()}
 	// Durations are taken from the monotonic clock, whatever Now is: a wall clock that is set must not show.
@@ -53,11 +54,20 @@ func (s *Sender) attempt(ctx context.Context, begin time.Time, d store.Delivery,
 		s.loadFailed(ctx, d, a, err)
 		return
 	}
-	req, err := s.render(m, body, a.StartedAt)
+	req, err := s.render(job{d: d, m: m, body: body, now: a.StartedAt})
 	if err != nil {
 		a.Class, a.Error = store.ClassRender, clean(maskSecrets(err.Error(), s.secrets))
 		return
 	}
+	if s.tokens != nil {
+		s.sendWithToken(ctx, begin, req, a)
+		return
+	}
+	s.roundTrip(ctx, begin, req, a)
+}
+
+// roundTrip sends req and records what came of it.
+func (s *Sender) roundTrip(ctx context.Context, begin time.Time, req *http.Request, a *store.Attempt) {
 	t := &trace{begin: begin}
 	resp, err := s.opt.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, t.hooks())))
 	seen := t.end()
@@ -93,56 +103,6 @@ func (s *Sender) loadFailed(ctx context.Context, d store.Delivery, a *store.Atte
 	}
 }
 
-// render builds the request for m: exactly the bytes that are signed are its body.
-func (s *Sender) render(m store.Message, body []byte, now time.Time) (*http.Request, error) {
-	if s.opt.Method == http.MethodGet {
-		body = nil // RFC 9110, section 9.3.1: content of a GET has no meaning, and common servers refuse it
-	}
-	req := *s.request
-	req.Header = make(http.Header, len(s.header)+5+len(s.opt.Signers))
-	// One slice holds the values of all headers that vary, instead of one for each.
-	values := make([]string, 0, 5+2*len(s.opt.Signers))
-	set := func(name, value string) {
-		values = append(values, value)
-		n := len(values)
-		req.Header[name] = values[n-1 : n : n]
-	}
-	for name, v := range s.header {
-		req.Header[name] = v
-	}
-	id := m.ID.String()
-	set(idHeader, id)
-	set(store.HopsHeader, strconv.Itoa(m.Hops+1))
-	set(timestampHeader, strconv.FormatInt(now.Unix(), 10))
-	if s.opt.Method != http.MethodGet {
-		contentType, err := s.contentType(m)
-		if err != nil {
-			return nil, err
-		}
-		set("Content-Type", contentType)
-	}
-	for _, signer := range s.opt.Signers {
-		signature, err := signer.Sign(sign.Input{ID: id, Time: now, Body: body})
-		if err != nil {
-			return nil, err
-		}
-		for _, h := range signature {
-			set(http.CanonicalHeaderKey(h.Name), h.Value)
-		}
-	}
-	switch {
-	case len(body) > 0:
-		req.Body, req.ContentLength = &payload{Reader: *bytes.NewReader(body)}, int64(len(body))
-	case s.opt.Method == http.MethodGet:
-		// A GET without any Body is what net/http would send again by itself when a pooled connection turns
-		// out to be dead. It looks into this one, finds it empty, and sends none.
-		req.Body, req.ContentLength = &payload{}, -1
-	default:
-		req.Body = http.NoBody
-	}
-	return &req, nil
-}
-
 // payload is the body of a request. There is deliberately no GetBody to go with it: with one, net/http may send
 // a request again by itself, and an attempt would be more than one request.
 type payload struct {
@@ -151,21 +111,9 @@ type payload struct {
 
 func (*payload) Close() error { return nil }
 
-func (s *Sender) contentType(m store.Message) (string, error) {
-	if s.opt.ContentType != "" {
-		return s.opt.ContentType, nil
-	}
-	if m.ContentType == "" {
-		return defaultContentType, nil
-	}
-	if checkValue(m.ContentType) != nil {
-		return "", errors.New("the content type of the message cannot be sent; set content_type for the destination")
-	}
-	return m.ContentType, nil
-}
-
 // judge reads the answer within its bounds and decides what it means. A success whose body breaks off or lasts
-// longer than the attempt may stays a success: the receiver has said that it has the message.
+// longer than the attempt may stays a success, unless its body is to be judged too: the receiver has said that it has
+// the message.
 func (s *Sender) judge(ctx context.Context, resp *http.Response, a *store.Attempt) {
 	defer resp.Body.Close() // what was not read is not drained: it may have no end
 	a.Status = resp.StatusCode
@@ -173,34 +121,41 @@ func (s *Sender) judge(ctx context.Context, resp *http.Response, a *store.Attemp
 	if resp.TLS != nil && len(resp.TLS.PeerCertificates) > 0 {
 		a.CertExpires = resp.TLS.PeerCertificates[0].NotAfter
 	}
-	if resp.StatusCode != http.StatusSwitchingProtocols { // after which it is no body, but the open connection
-		a.Body, a.Truncated = s.readBody(resp.Body)
-		// A receiver that sees us leave at the deadline may still end its body in good order.
-		a.Truncated = a.Truncated || ctx.Err() != nil
-	}
 	if s.opt.Success.Has(resp.StatusCode) {
 		a.Class = store.ClassOK
+	} else {
+		a.Class, a.Error = store.ClassStatus, statusText(resp.StatusCode)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols { // after which it is no body, but the open connection
+		s.readBody(ctx, resp.Body, a)
+	}
+	if a.Class == store.ClassOK {
 		return
 	}
-	a.Class, a.Error = store.ClassStatus, statusText(resp.StatusCode)
 	if hint, ok := retryAfter(resp.Header.Get("Retry-After"), s.opt.Now()); ok {
 		a.RetryHint = hint
 	}
 }
 
-// readBody returns at most s.kept bytes with secrets masked, and whether the body had more or broke off.
-func (s *Sender) readBody(r io.Reader) (body []byte, truncated bool) {
+// readBody records at most s.kept bytes of the body with secrets masked, and whether it had more or broke off. It has
+// a success judged by the bytes as they came.
+func (s *Sender) readBody(ctx context.Context, r io.Reader, a *store.Attempt) {
 	buffer := s.buffers.Get().(*[]byte)
 	defer s.buffers.Put(buffer)
 	// Reading past what is kept by the length of a secret shows one that the end of the record would cut in two.
 	n, whole := readUpTo(r, *buffer)
 	read := (*buffer)[:n]
+	// A receiver that sees us leave at the deadline may still end its body in good order.
+	whole = whole && ctx.Err() == nil
+	if a.Class == store.ClassOK && len(s.opt.Expect) > 0 {
+		s.expect(ctx, read, whole, a)
+	}
 	maskBytes(read, s.secrets)
 	kept := min(n, s.kept)
 	if kept > 0 {
-		body = bytes.Clone(read[:kept])
+		a.Body = bytes.Clone(read[:kept])
 	}
-	return body, kept < n || !whole
+	a.Truncated = kept < n || !whole
 }
 
 // readUpTo fills b from r. It returns how much it read, and whether that was all of r; io.ReadFull would not tell

@@ -13,7 +13,9 @@ import (
 )
 
 // instant is an Acceptor that keeps nothing, so that the benchmark shows what ingest itself costs.
-type instant struct{}
+type instant struct{ store.Acceptor }
+
+func (instant) Full() error { return nil }
 
 func (instant) Accept(_ context.Context, m store.Message, _ []byte) (store.Message, bool, error) {
 	return m, false, nil

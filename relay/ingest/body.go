@@ -19,12 +19,10 @@ const (
 	firstBody = 64 << 10
 )
 
-// readBody reads the whole body. The caller calls release, which is never nil, when it needs the body no more.
+// readBody reads the whole body. The caller calls release, which is never nil, when it needs the body no more; a
+// further call does nothing.
 func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
-	limit := h.MaxBody
-	if limit <= 0 {
-		limit = defaultMaxBody
-	}
+	limit := h.maxBody()
 	release = func() {}
 	// Judged before reading: net/http asks for the body of an "Expect: 100-continue" with the first read.
 	if r.ContentLength > limit {
@@ -42,7 +40,10 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte,
 	}
 
 	var taken int64
-	release = func() { h.bodies.Add(-taken) }
+	release = func() {
+		h.bodies.Add(-taken)
+		taken = 0
+	}
 	in := http.MaxBytesReader(w, r.Body, limit)
 	buf := make([]byte, 0, freeBody)
 	for {
@@ -65,12 +66,18 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte,
 			size = announced + 1 // one more, to see the end without growing again
 		}
 		if !h.takeMemory(size - taken) {
-			return nil, release, problem.New(http.StatusServiceUnavailable,
-				"too many large bodies come in at once; try again soon").RetryAfter(retryMemory).Closing()
+			return nil, release, noMemory()
 		}
 		taken = size
 		buf = append(make([]byte, 0, size), buf...)
 	}
+}
+
+func (h *Handler) maxBody() int64 {
+	if h.MaxBody <= 0 {
+		return defaultMaxBody
+	}
+	return h.MaxBody
 }
 
 // takeMemory takes bytes of BodyMemory, if so many are left.
@@ -84,6 +91,11 @@ func (h *Handler) takeMemory(n int64) bool {
 		return false
 	}
 	return true
+}
+
+func noMemory() error {
+	return problem.New(http.StatusServiceUnavailable, "too many large bodies come in at once; try again soon").
+		RetryAfter(retryMemory).Closing()
 }
 
 func tooLarge(limit int64) error {

@@ -6,10 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,134 +16,6 @@ import (
 	"github.com/postern-relay/postern/store"
 	"github.com/postern-relay/postern/store/storetest"
 )
-
-// routes is a Router: destinations by name, and the names that each event goes to.
-type routes struct {
-	known  map[string]time.Duration // with the delay of each
-	events map[string][]string
-}
-
-func (r routes) ToDestination(name string) (store.Recipient, bool, string) {
-	if delay, ok := r.known[name]; ok {
-		return store.Recipient{Destination: name, Delay: delay}, true, ""
-	}
-	if strings.HasPrefix(name, "alrt") {
-		return store.Recipient{}, false, "alerts"
-	}
-	return store.Recipient{}, false, ""
-}
-
-func (r routes) ForEvent(event string) []store.Recipient {
-	var all []store.Recipient
-	for _, name := range r.events[event] {
-		all = append(all, store.Recipient{Destination: name, Delay: r.known[name]})
-	}
-	return all
-}
-
-// bench is a handler behind a real server, with a real engine behind it.
-type bench struct {
-	url    string
-	store  *storetest.Memory
-	server *httptest.Server
-
-	mu    sync.Mutex // guards the field below
-	woken []woken
-}
-
-type woken struct {
-	destination string
-	cursor      store.Cursor
-}
-
-func (b *bench) wakes() []woken {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.woken)
-}
-
-var acceptedAt = time.Date(2026, 11, 21, 6, 0, 0, 123_000_000, time.UTC)
-
-// start serves a handler until the test ends. adjust may change it before, and configure the server.
-func start(t testing.TB, o storetest.MemoryOptions, adjust func(*ingest.Handler), configure ...func(*http.Server)) *bench {
-	t.Helper()
-	b := &bench{store: storetest.NewMemory(o)}
-	h := &ingest.Handler{
-		Acceptor: b.store,
-		Router: routes{
-			known:  map[string]time.Duration{"alerts": 0, "audit": time.Minute, "a/b": 0},
-			events: map[string][]string{"alert.fired": {"alerts", "audit"}},
-		},
-		Wake: func(destination string, c store.Cursor) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.woken = append(b.woken, woken{destination, c})
-		},
-		Now: func() time.Time { return acceptedAt.Add(456 * time.Microsecond) },
-	}
-	if adjust != nil {
-		adjust(h)
-	}
-	b.server = httptest.NewUnstartedServer(h)
-	for _, f := range configure {
-		f(b.server.Config)
-	}
-	b.server.Start()
-	b.url = b.server.URL
-	t.Cleanup(func() {
-		b.server.Close()
-		if err := b.store.Close(); err != nil {
-			t.Errorf("close store: %v", err)
-		}
-	})
-	return b
-}
-
-// answer is what a success says.
-type answer struct {
-	ID         string `json:"id"`
-	Deliveries []struct {
-		ID          string `json:"id"`
-		Destination string `json:"destination"`
-		State       string `json:"state"`
-	} `json:"deliveries"`
-}
-
-// post sends a request and returns the answer with its whole body.
-func (b *bench) post(t testing.TB, path, body string, header ...string) (*http.Response, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.url+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := 0; i < len(header); i += 2 {
-		req.Header.Add(header[i], header[i+1])
-	}
-	return do(t, req)
-}
-
-func do(t testing.TB, req *http.Request) (*http.Response, string) {
-	t.Helper()
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatalf("post: %v", err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatalf("read answer: %v", err)
-	}
-	return resp, string(text)
-}
-
-func parse(t testing.TB, text string) answer {
-	t.Helper()
-	var a answer
-	if err := json.Unmarshal([]byte(text), &a); err != nil {
-		t.Fatalf("answer %q: %v", text, err)
-	}
-	return a
-}
 
 func TestPostToDestination(t *testing.T) {
 	b := start(t, storetest.MemoryOptions{}, nil)
@@ -229,12 +98,14 @@ func TestRefusals(t *testing.T) {
 		{"an unknown destination", "POST", "/to/nothing", nil, "x", 404, `no destination "nothing"`},
 		{"an unknown destination names the nearest", "POST", "/to/alrts", nil, "x", 404, `did you mean "alerts"?`},
 		{"a long name does not hide the nearest", "POST", "/to/alrt" + strings.Repeat("s", 2000), nil, "x", 404, `did you mean "alerts"?`},
-		{"a path behind the destination", "POST", "/to/alerts/a/b", nil, "x", 404, "not supported"},
-		{"a slash behind the destination", "POST", "/to/alerts/", nil, "x", 404, "not supported"},
+		{"a path behind the destination", "POST", "/to/alerts/a/b", nil, "x", 404, "does not forward a path"},
+		{"a slash behind the destination", "POST", "/to/alerts/", nil, "x", 404, "does not forward a path"},
 		{"no destination", "POST", "/to/", nil, "x", 404, "ends too early"},
 		{"no event", "POST", "/events/", nil, "x", 404, "ends too early"},
 		{"the root", "POST", "/", nil, "x", 404, "/to/{destination}"},
-		{"a path of a later release", "POST", "/batch", nil, "x", 404, "/events/{type}"},
+		{"something behind /batch", "POST", "/batch/", nil, "x", 404, "nothing at this path"},
+		{"something behind /cloudevents", "POST", "/cloudevents/x", nil, "x", 404, "nothing at this path"},
+		{"a batch by GET", "GET", "/batch", nil, "", 405, "use POST"},
 		{"a path with dots", "POST", "/to/../to/alerts", nil, "x", 404, "no"},
 		{"a double slash", "POST", "//to/alerts", nil, "x", 404, "nothing at this path"},
 		{"an event with a space", "POST", "/events/a%20b", nil, "x", 400, "not allowed"},
@@ -244,14 +115,23 @@ func TestRefusals(t *testing.T) {
 		{"GET", "GET", "/to/alerts", nil, "", 405, "use POST"},
 		{"PUT", "PUT", "/events/a", nil, "x", 405, "use POST"},
 		{"OPTIONS", "OPTIONS", "/to/alerts", nil, "", 405, "use POST"},
-		{"a query", "POST", "/to/alerts?a=b", nil, "x", 400, "query"},
+		{"a query behind an event", "POST", "/events/a?a=b", nil, "x", 400, "query"},
+		{"a query behind a batch", "POST", "/batch?a=b", nil, "x", 400, "query"},
 		{"an empty query", "POST", "/to/alerts?", nil, "x", 400, "query"},
 		{"a body above the limit", "POST", "/to/alerts", nil, strings.Repeat("x", 101), 413, "100 bytes"},
 		{"a loop of relays", "POST", "/to/alerts", []string{"Postern-Hops", "4"}, "x", 508, "came through 4 relays"},
 		{"a hop count that is none", "POST", "/to/alerts", []string{"Postern-Hops", "-1"}, "x", 400, "not one whole number"},
-		{"an ordering key", "POST", "/to/alerts", []string{"Postern-Key", "k"}, "x", 400, "Postern-Key is not supported yet"},
-		{"a delay", "POST", "/to/alerts", []string{"Postern-Delay", "5s"}, "x", 400, "Postern-Delay is not supported yet"},
-		{"a time", "POST", "/to/alerts", []string{"Postern-Deliver-At", "x"}, "x", 400, "Postern-Deliver-At is not supported yet"},
+		{"an empty ordering key", "POST", "/to/alerts", []string{"Postern-Key", ""}, "x", 400, "Postern-Key: it has 0 bytes"},
+		{"a long ordering key", "POST", "/to/alerts", []string{"Postern-Key", long}, "x", 400, "1 to 255"},
+		{"two ordering keys", "POST", "/to/alerts", []string{"Postern-Key", "a", "Postern-Key", "b"}, "x", 400, "more than one Postern-Key"},
+		{"a delay that is none", "POST", "/to/alerts", []string{"Postern-Delay", "soon"}, "x", 400, `Postern-Delay: "soon" is no duration`},
+		{"a delay that is too long", "POST", "/to/alerts", []string{"Postern-Delay", "2592001"}, "x", 400, "more than 30 days"},
+		{"a time that is none", "POST", "/to/alerts", []string{"Postern-Deliver-At", "x"}, "x", 400, "RFC 3339"},
+		{"a time that is too far", "POST", "/to/alerts", []string{"Postern-Deliver-At", "2026-12-21T06:00:01Z"}, "x", 400, "30 days"},
+		{"a delay and a time", "POST", "/to/alerts", []string{"Postern-Delay", "1s", "Postern-Deliver-At", "2026-12-01T00:00:00Z"}, "x", 400, "both"},
+		{"a query for a destination that forwards none", "POST", "/to/alerts?a=b", nil, "x", 400, "forward_path"},
+		{"a path that climbs", "POST", "/to/proxy/a/%2e%2e/b", nil, "x", 400, "segment"},
+		{"a long path", "POST", "/to/proxy/" + strings.Repeat("a", 2048), nil, "x", 414, "2048"},
 		{"a compressed body", "POST", "/to/alerts", []string{"Content-Encoding", "gzip"}, "x", 415, "gzip"},
 		{"a long content type", "POST", "/to/alerts", []string{"Content-Type", long}, "x", 400, "256"},
 		{"a content type that is not ASCII", "POST", "/to/alerts", []string{"Content-Type", "text/ü"}, "x", 400, "ASCII"},
@@ -303,6 +183,8 @@ func TestAccepts(t *testing.T) {
 		{"a body at the limit", "/to/alerts", nil, strings.Repeat("x", 100)},
 		{"an escaped name", "/to/%61lerts", nil, "x"},
 		{"an escaped slash in a name", "/to/a%2Fb", nil, "x"},
+		{"an ordering key at the limit", "/to/alerts", []string{"Postern-Key", strings.Repeat("a", 255)}, "x"},
+		{"a delay at the limit", "/to/alerts", []string{"Postern-Delay", "720h"}, "x"},
 		{"Prefer, which nobody has to honour", "/to/alerts", []string{"Prefer", "wait=10"}, "x"},
 		{"identity", "/to/alerts", []string{"Content-Encoding", "identity"}, "x"},
 		{"a content type at the limit", "/to/alerts", []string{"Content-Type", strings.Repeat("a", 256)}, "x"},
@@ -371,6 +253,7 @@ func TestKeyAndBodyDoNotReachTheStore(t *testing.T) {
 
 // failing is an Acceptor whose answer is given.
 type failing struct {
+	store.Acceptor
 	err    error
 	called chan struct{} // receives for each call, if not nil
 }

@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/postern-relay/postern/relay/problem"
 	"github.com/postern-relay/postern/store"
@@ -23,20 +25,16 @@ type header struct {
 	contentType string
 	key         string // of the Idempotency-Key
 	hasKey      bool
-	hops        int // relays that the request came through
+	order       string // ordering key; empty for none
+	timing      timing
+	timed       bool          // one of the headers for it is there
+	wait        time.Duration // from Prefer: wait; 0 for none
+	hops        int           // relays that the request came through
+	trace       []store.Field // trace context
 }
-
-// unsupported are headers with a meaning that Postern does not honour yet. A message that was meant to be late or
-// in order must not be sent as if it were not.
-var unsupported = [...]string{"Postern-Key", "Postern-Deliver-At", "Postern-Delay"}
 
 // parseHeader reads the headers of a post, and refuses those that cannot be honoured.
 func parseHeader(h http.Header) (header, error) {
-	for _, name := range unsupported {
-		if _, ok := h[name]; ok {
-			return header{}, problem.New(http.StatusBadRequest, "%s is not supported yet; remove it", name)
-		}
-	}
 	// The receiver would be sent compressed bytes without being told so.
 	for _, value := range h["Content-Encoding"] {
 		if value != "" && !strings.EqualFold(value, "identity") {
@@ -45,32 +43,54 @@ func parseHeader(h http.Header) (header, error) {
 			return header{}, e
 		}
 	}
-	var parsed header
-	switch values := h["Content-Type"]; {
-	case len(values) > 1:
-		return header{}, problem.New(http.StatusBadRequest, "there is more than one Content-Type; send one")
-	case len(values) == 1:
-		if err := checkContentType(values[0]); err != nil {
-			return header{}, problem.New(http.StatusBadRequest, "Content-Type: %v", err)
-		}
-		parsed.contentType = values[0]
-	}
-	hops, err := parseHops(h[store.HopsHeader])
-	if err != nil {
+	var p header
+	var err error
+	if p.contentType, _, err = single(h, "Content-Type", parseContentType); err != nil {
 		return header{}, err
 	}
-	parsed.hops = hops
-	switch values := h["Idempotency-Key"]; {
-	case len(values) > 1:
-		return header{}, problem.New(http.StatusBadRequest, "there is more than one Idempotency-Key; send one")
-	case len(values) == 1:
-		key, err := parseKey(values[0])
-		if err != nil {
-			return header{}, problem.New(http.StatusBadRequest, "Idempotency-Key: %v", err)
-		}
-		parsed.key, parsed.hasKey = key, true
+	if p.key, p.hasKey, err = single(h, "Idempotency-Key", parseKey); err != nil {
+		return header{}, err
 	}
-	return parsed, nil
+	if p.order, _, err = single(h, "Postern-Key", parseOrder); err != nil {
+		return header{}, err
+	}
+	if p.timing, p.timed, err = parseTiming(h); err != nil {
+		return header{}, err
+	}
+	if p.hops, err = parseHops(h[store.HopsHeader]); err != nil {
+		return header{}, err
+	}
+	p.wait = parseWait(h["Prefer"])
+	p.trace = traceContext(h)
+	return p, nil
+}
+
+// parseTiming reads the headers that put a delivery off. ok is false without one.
+func parseTiming(h http.Header) (t timing, ok bool, err error) {
+	const delay, at = "Postern-Delay", "Postern-Deliver-At"
+	if len(h[at]) == 0 {
+		return single(h, delay, parseDelay)
+	}
+	if len(h[delay]) > 0 {
+		return timing{}, true, problem.New(http.StatusBadRequest, "there are both %s and %s; send one of them", delay, at)
+	}
+	return single(h, at, parseTime)
+}
+
+// single reads the value of a header by parse, whose error becomes an answer. A header that is there twice is
+// refused, and ok is false for one that is missing.
+func single[T any](h http.Header, name string, parse func(string) (T, error)) (v T, ok bool, err error) {
+	values := h[name]
+	if len(values) == 0 {
+		return v, false, nil
+	}
+	if len(values) > 1 {
+		return v, true, problem.New(http.StatusBadRequest, "there is more than one %s; send one", name)
+	}
+	if v, err = parse(values[0]); err != nil {
+		return v, true, problem.New(http.StatusBadRequest, "%s: %v", name, err)
+	}
+	return v, true, nil
 }
 
 // parseHops reads the count that other relays keep, and ends a loop of them: without it two relays that deliver to
@@ -90,17 +110,23 @@ func parseHops(values []string) (int, error) {
 	return hops, nil
 }
 
-// checkContentType accepts any header value that can be sent on as it is.
-func checkContentType(s string) error {
+// parseContentType accepts any header value that can be sent on as it is.
+func parseContentType(s string) (string, error) {
 	if len(s) > maxContentType {
-		return fmt.Errorf("it has %d bytes; at most %d are allowed", len(s), maxContentType)
+		return "", fmt.Errorf("it has %d bytes; at most %d are allowed", len(s), maxContentType)
 	}
-	for i := range len(s) {
-		if s[i] < 0x20 || s[i] > 0x7e {
-			return errors.New("it holds a character that is not printable ASCII; write a media type such as application/json")
-		}
+	if !printable(s) {
+		return "", errors.New("it holds a character that is not printable ASCII; write a media type such as application/json")
 	}
-	return nil
+	return s, nil
+}
+
+// parseOrder reads an ordering key.
+func parseOrder(s string) (string, error) {
+	if err := checkKey(s, store.MaxKey); err != nil {
+		return "", err
+	}
+	return s, nil
 }
 
 // parseKey reads an Idempotency-Key: 1 to 255 bytes of printable ASCII, as they are or as a string of Structured
@@ -114,15 +140,22 @@ func parseKey(s string) (string, error) {
 			return "", err
 		}
 	}
-	if len(key) == 0 || len(key) > maxKey {
-		return "", fmt.Errorf("it has %d bytes; 1 to %d are allowed", len(key), maxKey)
-	}
-	for i := range len(key) {
-		if key[i] < 0x20 || key[i] > 0x7e {
-			return "", errors.New("it holds a character that is not printable ASCII; use letters and digits, such as a UUID")
-		}
+	if err := checkKey(key, maxKey); err != nil {
+		return "", err
 	}
 	return key, nil
+}
+
+// checkKey reports whether s may be a key: 1 to most bytes of printable ASCII. The error is for the client and does not
+// repeat the key.
+func checkKey(s string, most int) error {
+	if len(s) == 0 || len(s) > most {
+		return fmt.Errorf("it has %d bytes; 1 to %d are allowed", len(s), most)
+	}
+	if !printable(s) {
+		return errors.New("it holds a character that is not printable ASCII; use letters and digits, such as a UUID")
+	}
+	return nil
 }
 
 // unquote reads a string of Structured Fields, which s begins.
@@ -146,22 +179,31 @@ func unquote(s string) (string, error) {
 	return "", errors.New("the closing quote is missing")
 }
 
+// repeat is what a post must have in common with an earlier one of the same idempotency key.
+type repeat struct {
+	key         [32]byte // digest of the idempotency key
+	target      string   // path with the destination or the event
+	path        string   // what follows the destination
+	contentType string
+	order       string // ordering key
+}
+
 // fingerprint returns the digests by which a repeated post is recognised. Each part goes in with its length before
 // it, so that no two different requests run together into the same bytes.
-func fingerprint(head header, path string, body []byte) *store.Idempotency {
+func (r repeat) fingerprint(body []byte) *store.Idempotency {
 	sum := sha256.New()
-	part := func(length int, write func()) {
-		var prefix [8]byte
-		binary.BigEndian.PutUint64(prefix[:], uint64(length))
-		sum.Write(prefix[:])
-		write()
+	for _, text := range [...]string{http.MethodPost, r.target, r.path, r.contentType, r.order} {
+		writePart(sum, []byte(text))
 	}
-	text := func(s string) { part(len(s), func() { sum.Write([]byte(s)) }) }
-	text(http.MethodPost)
-	text(path)
-	text(head.contentType)
-	part(len(body), func() { sum.Write(body) })
-	f := &store.Idempotency{Key: sha256.Sum256([]byte(head.key))}
+	writePart(sum, body)
+	f := &store.Idempotency{Key: r.key}
 	sum.Sum(f.Content[:0])
 	return f
+}
+
+func writePart(sum hash.Hash, part []byte) {
+	var length [8]byte
+	binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+	sum.Write(length[:])
+	sum.Write(part)
 }

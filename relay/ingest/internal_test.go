@@ -2,9 +2,9 @@ package ingest
 
 import (
 	"encoding/json"
-	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-relay/postern/store"
 )
@@ -67,23 +67,7 @@ func FuzzParseKey(f *testing.F) {
 	})
 }
 
-func FuzzParseTarget(f *testing.F) {
-	for _, seed := range []string{"/to/a", "/to/a/b", "/to/a%2Fb", "/to/", "/events/a.b", "/events/..", "/", "//to/a", "/to/%00", "/events/%61"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		u, err := url.ParseRequestURI(s)
-		if err != nil {
-			return
-		}
-		to, err := parseTarget(u)
-		if (err == nil) != ((to.destination == "") != (to.event == "")) {
-			t.Errorf("parseTarget(%q): got %+v and %v, want one of the two or an error", s, to, err)
-		}
-	})
-}
-
-func TestAppendAnswerIsWhatEncodingJSONWrites(t *testing.T) {
+func TestAppendMessageIsWhatEncodingJSONWrites(t *testing.T) {
 	type delivery struct {
 		ID          string `json:"id"`
 		Destination string `json:"destination"`
@@ -108,8 +92,51 @@ func TestAppendAnswerIsWhatEncodingJSONWrites(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := string(appendAnswer(nil, m)); got != string(wanted)+"\n" {
+		if got := string(appendMessage(nil, m)); got != string(wanted) {
 			t.Errorf("got %s, want %s", got, wanted)
 		}
 	}
+}
+
+func TestParseWait(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		in   []string
+		want time.Duration
+	}{
+		{"no header", nil, 0},
+		{"a wish", []string{"wait=10"}, 10 * time.Second},
+		{"in quotes", []string{`wait="10"`}, 10 * time.Second},
+		{"with spaces and capitals", []string{" Wait = 10 "}, 10 * time.Second},
+		{"with a parameter", []string{"wait=10; x=y"}, 10 * time.Second},
+		{"among others", []string{`return=minimal, foo="a,wait=3,b"; p="x;y", wait=7`}, 7 * time.Second},
+		{"in a second header", []string{"respond-async", "wait=7"}, 7 * time.Second},
+		{"the first of two", []string{"wait=7, wait=8"}, 7 * time.Second},
+		{"the longest", []string{"wait=60"}, time.Minute},
+		{"longer", []string{"wait=61"}, time.Minute},
+		{"much longer", []string{"wait=" + strings.Repeat("9", 40)}, time.Minute},
+		{"no time", []string{"wait=0"}, 0},
+		{"no number", []string{"wait=x"}, 0},
+		{"negative", []string{"wait=-1"}, 0},
+		{"nothing", []string{"wait=", "wait"}, 0},
+		{"another preference", []string{"waiting=10"}, 0},
+		{"a quote that does not end", []string{`foo="a, wait=10`}, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := parseWait(tc.in); got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func FuzzParseWait(f *testing.F) {
+	for _, seed := range []string{"wait=10", `a="b\",wait=1", wait=2`, "wait=99999999999999999999", ",;=", `"`, `\`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if got := parseWait([]string{s}); got < 0 || got > maxWait || got%time.Second != 0 {
+			t.Errorf("parseWait(%q): got %v, want whole seconds up to %v", s, got, maxWait)
+		}
+	})
 }

@@ -2,6 +2,7 @@ package lane
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -34,7 +35,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 type queue struct {
 	*storetest.Memory
 	due    func(ctx context.Context, after store.Cursor, limit int) ([]store.Delivery, error)
-	record func(ctx context.Context, before, after store.Delivery, a store.Attempt) error
+	record func(ctx context.Context, before, after store.Delivery, a store.Attempt) (store.Delivery, error)
 }
 
 func (q *queue) Due(ctx context.Context, destination string, after store.Cursor, limit int) ([]store.Delivery, error) {
@@ -44,7 +45,7 @@ func (q *queue) Due(ctx context.Context, destination string, after store.Cursor,
 	return q.Memory.Due(ctx, destination, after, limit)
 }
 
-func (q *queue) Record(ctx context.Context, before, after store.Delivery, a store.Attempt) error {
+func (q *queue) Record(ctx context.Context, before, after store.Delivery, a store.Attempt) (store.Delivery, error) {
 	if q.record != nil {
 		return q.record(ctx, before, after, a)
 	}
@@ -59,18 +60,31 @@ func accept(t testing.TB, s store.Acceptor, destination string, delay time.Durat
 
 func acceptAt(t testing.TB, s store.Acceptor, destination string, at time.Time, delay time.Duration) store.Delivery {
 	t.Helper()
+	return acceptFor(t, s, at, store.Recipient{Destination: destination, Delay: delay})
+}
+
+// acceptFor stores a message for one recipient.
+func acceptFor(t testing.TB, s store.Acceptor, at time.Time, to store.Recipient) store.Delivery {
+	t.Helper()
 	id, err := store.NewMessageID()
 	if err != nil {
 		t.Fatal(err)
 	}
 	m, _, err := s.Accept(context.Background(), store.Message{
 		ID: id, Event: "alert.fired", AcceptedAt: at.UTC().Truncate(time.Millisecond), Size: 2,
-		Recipients: []store.Recipient{{Destination: destination, Delay: delay}},
+		Recipients: []store.Recipient{to},
 	}, []byte("{}"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return m.Delivery(0)
+}
+
+// answer returns an attempt that was answered with a status that is no success.
+func answer(status int) store.Attempt {
+	a := outcome(store.ClassStatus)
+	a.Status = status
+	return a
 }
 
 // start runs a lane until stop is called, or the test ends. stop returns what Run returned.
@@ -125,4 +139,11 @@ func (j *journal) all() []time.Duration {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return append([]time.Duration(nil), j.times...)
+}
+
+func (j *journal) check(t testing.TB, want ...time.Duration) {
+	t.Helper()
+	if got := j.all(); !slices.Equal(got, want) {
+		t.Errorf("got attempts at %v, want %v", got, want)
+	}
 }

@@ -4,13 +4,18 @@
 //
 // What it promises:
 //
-//   - Each pending delivery is attempted when it is due, as soon as fewer than Concurrency attempts are in flight.
+//   - Each pending delivery is attempted when it is due, as soon as fewer than Concurrency attempts are in flight, and
+//     as soon as Rate, Batch and Breaker, a pause and what the receiver asked for let it pass. It is never attempted
+//     early, and the lane sleeps until the first of these can change.
 //   - No delivery is attempted twice at the same time, nor again before its last attempt is on record. Only a crash
 //     between an attempt and its record repeats one.
 //   - Memory follows the window, never the backlog: there is no goroutine and no timer for a delivery that waits.
 //   - Time that passes ends no pending delivery, and neither does a wall clock that jumps: an attempt always comes
 //     first, and after it nothing but the schedule's maximum age looks at the clock. A lane follows a clock that was
-//     set within a minute; one that was set back delays what was due by as much.
+//     set within a minute; one that was set back delays what was due by as much. Rate, Batch and Breaker do not look
+//     at the wall clock.
+//   - Of the deliveries of one line (see store.Delivery.Order) never two are in flight: the store gives out only the
+//     first, and the one behind it when that has ended on record.
 //
 // Lanes share nothing but the store: one that is slow, or whose receiver hangs, does not delay another.
 package lane
@@ -35,7 +40,7 @@ const (
 )
 
 // Lane is the queue of one destination. Set its fields, then call Run once. Wake and Stats may be called at any
-// time, before Run and after it too, and from several goroutines.
+// time, before Run and after it too, and from several goroutines; so may Pause, Resume and WakeAll.
 type Lane struct {
 	Name   string      // the destination; required
 	Queue  store.Queue // required
@@ -43,19 +48,31 @@ type Lane struct {
 	Retry  Schedule    // the zero value means one attempt, at once
 
 	Concurrency int              // most attempts in flight; 0 or less means 16
+	Rate        float64          // most attempts per second; 0 or less means no bound
+	Batch       Batch            // the zero value releases each delivery when it is due
+	Breaker     Breaker          // the zero value means none
 	Drain       time.Duration    // how long attempts in flight may go on after a stop; 0 or less means 10 s
 	Now         func() time.Time // wall clock; nil means time.Now
 	Rand        func() float64   // for jitter, from 0 to 1; called by several goroutines; nil means math/rand/v2
 	Log         *zap.Logger      // nil logs nothing
 
-	// Observe is told of each attempt after it is on record, with the delivery before and after it. It is called
-	// by several goroutines and holds up one of them while it runs; nil means nobody is told.
+	// BlockOnFailure makes a delivery that has failed hold those behind it in its line, until store.Queue.Release.
+	BlockOnFailure bool
+
+	Paused *store.Pause // why the lane begins with a pause; nil if it does not
+	Pauses Pauses       // keeps the pause that a 410 causes; nil means that it ends with this Lane
+
+	// Observe is told of each attempt after it is on record, probes too, with the delivery before and after it. It is
+	// called by several goroutines and holds up one of them while it runs; nil means nobody is told.
 	Observe func(before, after store.Delivery, a store.Attempt)
 
 	mu     sync.Mutex    // guards the fields below
 	signal chan struct{} // of capacity 1: woken is set
 	woken  *span         // where something may have appeared, lo included; nil if nowhere
 	stats  Stats
+
+	pauseKnown bool         // Pause or Resume was called: pause counts now, and Paused no longer
+	pause      *store.Pause // never changed; nil if not paused
 }
 
 // Sender makes one attempt. Send returns when the attempt is over, or soon after ctx has ended; an attempt that was
@@ -75,6 +92,13 @@ type Stats struct {
 	Attempts  map[store.Class]int64 // attempts on record, by class; never nil, the caller's own
 	Delivered int64                 // deliveries that ended with success
 	Failed    int64                 // deliveries that ended without
+
+	Limit     int          // attempts that may be in flight now, 1 to Concurrency; 1 too while the breaker is not closed
+	Breaker   BreakerState // closed without a breaker
+	OpenSince time.Time    // when the breaker opened; zero while it is closed
+	NextProbe time.Time    // from when the next probe may be made; zero unless the breaker is open
+	HeldUntil time.Time    // the receiver has asked for no attempt before; zero when that is over
+	Paused    *store.Pause // why nothing is begun, nil if the lane is not paused; the caller's own
 }
 
 // Stats returns a snapshot as of the last step of the lane.
@@ -84,6 +108,10 @@ func (l *Lane) Stats() Stats {
 	s := l.stats
 	s.Attempts = make(map[store.Class]int64, len(l.stats.Attempts))
 	maps.Copy(s.Attempts, l.stats.Attempts)
+	if p := l.pauseLocked(); p != nil {
+		own := *p
+		s.Paused = &own
+	}
 	return s
 }
 
@@ -91,6 +119,10 @@ func (l *Lane) Stats() Stats {
 // destination, with the place of that delivery, and costs little; it never blocks. A wake for something that is
 // not there does no harm.
 func (l *Lane) Wake(c store.Cursor) { l.wake(c, c) }
+
+// WakeAll says that pending deliveries may have appeared anywhere, as after store.Queue.Release. It never blocks, and
+// the lane reads its window again.
+func (l *Lane) WakeAll() { l.wake(store.Cursor{}, store.Cursor{DueAt: forever}) }
 
 func (l *Lane) wake(first, last store.Cursor) {
 	l.mu.Lock()
@@ -104,6 +136,11 @@ func (l *Lane) wake(first, last store.Cursor) {
 	if l.woken.hi.Less(last) {
 		l.woken.hi = last
 	}
+	l.callLocked()
+}
+
+// callLocked has Run look at what has changed.
+func (l *Lane) callLocked() {
 	select {
 	case l.signalLocked() <- struct{}{}:
 	default:
@@ -173,10 +210,12 @@ func newRunner(l *Lane) *runner {
 	}
 	r.log = r.log.With(zap.String("destination", l.Name))
 	r.window = newWindow(max(minWindow, 4*r.concurrency))
+	r.pace = newPace(l, r.concurrency)
+	r.began = time.Now()
 	// Of the capacity of these channels neither the runner nor a worker ever blocks: there are no more jobs than
 	// that at a time.
 	r.jobs = make(chan *flight, r.concurrency+recording)
-	r.sent = make(chan struct{}, r.concurrency)
+	r.sent = make(chan ending, r.concurrency)
 	r.results = make(chan result, r.concurrency+recording)
 	l.mu.Lock()
 	r.signal = l.signalLocked()

@@ -2,7 +2,6 @@ package lane
 
 import (
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/postern-relay/postern/store"
@@ -14,11 +13,16 @@ import (
 //	410                 failed: the receiver has said that this address is gone for good
 //	blocked, render     failed: the same request would be refused or impossible again
 //	interrupted         pending, due at once, and no attempt is used up
+//	failed probe        pending until probe is over, which a Retry-After can lengthen, and no attempt is used up;
+//	                    failed when the age is
 //	anything else       pending until the schedule's next delay is over, which jitter (rnd, from 0 to 1) and a
 //	                    Retry-After can lengthen; failed when the attempts or the age are used up
 //
+// probe is the time to the next probe if the attempt was one, else 0. Failed is a probe that does not show the receiver
+// to be up. One that does, but with an answer that is no success, is an attempt like any other.
+//
 // A pending delivery is never ended by the clock alone: whatever the time is, an attempt comes first.
-func next(d store.Delivery, a store.Attempt, s Schedule, now time.Time, rnd float64) store.Delivery {
+func next(d store.Delivery, a store.Attempt, s Schedule, now time.Time, rnd float64, probe time.Duration) store.Delivery {
 	now = now.UTC()
 	d.Made++
 	d.Reason = ""
@@ -26,27 +30,40 @@ func next(d store.Delivery, a store.Attempt, s Schedule, now time.Time, rnd floa
 		d.DueAt = now.Truncate(time.Millisecond)
 		return d
 	}
-	d.Attempts++
+	spared := probe > 0 && !hopeless(a) && weigh(a.Class, a.Status) != healthUp
+	if !spared {
+		d.Attempts++
+	}
 
+	var delay time.Duration
 	switch {
 	case a.Class == store.ClassOK:
 		return ended(d, store.Delivered, now, "")
-	case a.Class == store.ClassStatus && a.Status == http.StatusGone:
+	case gone(a):
 		return ended(d, store.Failed, now, "receiver answered 410 Gone")
 	case a.Class == store.ClassBlocked:
 		return ended(d, store.Failed, now, "refused by the guard: "+describe(a))
 	case a.Class == store.ClassRender:
 		return ended(d, store.Failed, now, "request could not be built: "+describe(a))
+	case spared:
+		delay = max(probe, min(a.RetryHint, maxHint))
 	case d.Attempts >= s.Attempts():
 		return ended(d, store.Failed, now, fmt.Sprintf("no success in %d of %d attempts; last: %s", d.Attempts, s.Attempts(), describe(a)))
+	default:
+		delay = s.delay(d.Attempts, a.RetryHint, rnd)
 	}
 
-	due := ceil(now.Add(s.delay(d.Attempts, a.RetryHint, rnd)))
+	due := ceil(now.Add(delay))
 	if s.maxAge > 0 && d.Round == 1 && due.After(d.AcceptedAt.Add(s.maxAge)) {
 		return ended(d, store.Failed, now, fmt.Sprintf("the next attempt would come more than %s after acceptance; last: %s", s.maxAge, describe(a)))
 	}
 	d.DueAt = due
 	return d
+}
+
+// hopeless reports whether the same request would be refused or impossible again.
+func hopeless(a store.Attempt) bool {
+	return a.Class == store.ClassBlocked || a.Class == store.ClassRender
 }
 
 func ended(d store.Delivery, s store.State, now time.Time, reason string) store.Delivery {

@@ -43,6 +43,7 @@ func TestNext(t *testing.T) {
 		a        store.Attempt // its outcome
 		at       time.Duration // end of the attempt after acceptance
 		rnd      float64
+		probe    time.Duration // to the next probe, if the attempt is one
 		state    store.State
 		used     int           // attempts used up after
 		due      time.Duration // after acceptance, when pending
@@ -82,6 +83,22 @@ func TestNext(t *testing.T) {
 		{name: "an attempt at the end of the age is made", schedule: aged, a: store.Attempt{Class: store.ClassTLS}, at: 59 * time.Minute, state: store.Pending, used: 1, due: time.Hour},
 		{name: "an attempt behind the age is not made", schedule: aged, a: store.Attempt{Class: store.ClassTLS}, at: 59*time.Minute + ms, state: store.Failed, used: 1, reason: "the next attempt would come more than 1h0m0s after acceptance; last: tls"},
 		{name: "a replay has no age", schedule: aged, round: 2, a: store.Attempt{Class: store.ClassTLS}, at: 1000 * time.Hour, state: store.Pending, used: 1, due: 1000*time.Hour + time.Minute},
+		{name: "a failed probe uses up nothing", schedule: five, attempts: 3, probe: time.Second, a: store.Attempt{Class: store.ClassConnect}, state: store.Pending, used: 3, due: time.Second},
+		{name: "a failed probe at the only attempt uses up nothing", probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 500}, state: store.Pending, due: time.Second},
+		{name: "a failed probe has no jitter", schedule: jitter, probe: time.Second, a: store.Attempt{Class: store.ClassTLS}, rnd: 1, state: store.Pending, due: time.Second},
+		{name: "Retry-After delays the next probe", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 429, RetryHint: time.Minute}, state: store.Pending, due: time.Minute},
+		{name: "Retry-After delays the next probe by an hour at most", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 503, RetryHint: 2 * time.Hour}, state: store.Pending, due: time.Hour},
+		{name: "Retry-After does not hasten the next probe", schedule: five, probe: time.Minute, a: store.Attempt{Class: store.ClassStatus, Status: 503, RetryHint: time.Second}, state: store.Pending, due: time.Minute},
+		{name: "a probe without a token uses up nothing", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassAuth}, state: store.Pending, due: time.Second},
+		{name: "a probe that says nothing uses up nothing", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassProtocol}, state: store.Pending, due: time.Second},
+		{name: "a failed probe at the end of the age is followed by another", schedule: aged, probe: time.Minute, a: store.Attempt{Class: store.ClassTLS}, at: 59 * time.Minute, state: store.Pending, due: time.Hour},
+		{name: "a failed probe behind the age is not", schedule: aged, probe: time.Minute, a: store.Attempt{Class: store.ClassTLS}, at: 59*time.Minute + ms, state: store.Failed, reason: "the next attempt would come more than 1h0m0s after acceptance; last: tls"},
+		{name: "a probe that succeeds delivers, and is an attempt", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassOK}, state: store.Delivered, used: 1},
+		{name: "a probe answered 404 is an attempt like any other", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 404}, state: store.Pending, used: 1, due: time.Minute},
+		{name: "a probe answered 404 at the last attempt fails", schedule: five, attempts: 4, probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 404}, state: store.Failed, used: 5, reason: "no success in 5 of 5 attempts; last: status 404"},
+		{name: "a probe answered 410 fails", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 410}, state: store.Failed, used: 1, reason: "receiver answered 410 Gone"},
+		{name: "a probe that the guard refuses fails", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassBlocked, Error: "no"}, state: store.Failed, used: 1, reason: "refused by the guard: no"},
+		{name: "a probe that is cut off is due at once", schedule: five, probe: time.Minute, a: store.Attempt{Class: store.ClassInterrupted}, at: ms, state: store.Pending, due: ms},
 		{name: "a due time is rounded up", schedule: five, a: store.Attempt{Class: store.ClassTLS}, at: 1, state: store.Pending, used: 1, due: time.Minute + ms},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -89,7 +106,7 @@ func TestNext(t *testing.T) {
 			before.Round = max(1, tt.round)
 			before.Made += 2 // two interrupted ones
 			now := epoch.Add(tt.at).In(time.FixedZone("elsewhere", 3600))
-			got := next(before, tt.a, tt.schedule, now, tt.rnd)
+			got := next(before, tt.a, tt.schedule, now, tt.rnd, tt.probe)
 
 			want := before
 			want.State, want.Attempts, want.Made, want.Reason = tt.state, tt.used, before.Made+1, tt.reason

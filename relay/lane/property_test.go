@@ -81,14 +81,14 @@ func testRandomTraffic(t *testing.T, seed uint64) {
 		sleep(ctx, w.random(3)) // what was read grows old
 		return ds, err
 	}
-	q.record = func(ctx context.Context, before, after store.Delivery, a store.Attempt) error {
+	q.record = func(ctx context.Context, before, after store.Delivery, a store.Attempt) (store.Delivery, error) {
 		sleep(ctx, w.random(5))
-		err := mem.Record(ctx, before, after, a)
+		released, err := mem.Record(ctx, before, after, a)
 		sleep(ctx, w.random(5)) // the record is visible before the lane knows
 		if err != nil {
 			t.Errorf("got error %v from Record, want none: the lane sent a delivery it no longer owned", err)
 		}
-		return err
+		return released, err
 	}
 	retry := schedule(t, 0.2, 0, 0, 5*time.Millisecond, 300*time.Millisecond, time.Second)
 	newLane := func() *Lane {

@@ -46,9 +46,12 @@ type runner struct {
 	log         *zap.Logger
 
 	window    *window
+	pace      *pace
+	began     time.Time // by the monotonic clock
+	paused    bool      // as of the last dispatch
 	signal    <-chan struct{}
 	jobs      chan *flight
-	sent      chan struct{} // an attempt is over, and its outcome not yet on record
+	sent      chan ending // an attempt is over, and its outcome not yet on record
 	results   chan result
 	sending   int // attempts begun and not known to be over
 	workers   sync.WaitGroup
@@ -63,10 +66,11 @@ type runner struct {
 
 // result is the end of a flight.
 type result struct {
-	flight *flight
-	after  store.Delivery
-	class  store.Class
-	err    error // from the record; nil, store.ErrStale, or the reason why the lane cannot go on
+	flight   *flight
+	after    store.Delivery
+	class    store.Class
+	released store.Delivery // behind it in its line, and pending from now on; zero if none
+	err      error          // from the record; nil, store.ErrStale, or the reason why the lane cannot go on
 }
 
 // loop makes attempts until ctx ends, and then returns nil, or until the store cannot go on.
@@ -89,8 +93,8 @@ func (r *runner) loop(ctx context.Context) error {
 		case <-r.readAgain:
 			r.readAgain = nil
 		case <-timer.C:
-		case <-r.sent:
-			r.sending--
+		case e := <-r.sent:
+			r.takeEnding(e)
 		case res := <-r.results:
 			if err := r.landAll(res); err != nil {
 				return err
@@ -141,15 +145,23 @@ func (r *runner) fill(ctx context.Context) error {
 	return nil
 }
 
-// dispatch starts what is due, and returns how long to sleep unless something happens.
+// dispatch starts what is due and may pass, and returns how long to sleep unless something happens.
 func (r *runner) dispatch() time.Duration {
-	now := r.now()
 	r.takeSent()
-	for !r.busy() {
+	at, now := time.Since(r.began), r.now()
+	for !r.busy() && len(r.window.items) > 0 && !r.holds(at) {
+		wait := r.window.items[0].DueAt.Sub(now)
+		if wait < maxSleep { // the due time may be years away
+			wait = r.pace.admit(at+wait, at, r.sending)
+		}
+		if wait > 0 {
+			return min(wait, maxSleep)
+		}
 		f, ok := r.window.take(now)
 		if !ok {
 			break
 		}
+		f.seq, f.probe = r.pace.begin(at)
 		if r.started < len(r.window.flying) {
 			r.started++
 			r.workers.Go(r.work)
@@ -157,10 +169,17 @@ func (r *runner) dispatch() time.Duration {
 		r.sending++
 		r.jobs <- f
 	}
-	if len(r.window.items) == 0 || r.busy() {
-		return maxSleep
+	return maxSleep
+}
+
+// holds reports whether the lane is paused.
+func (r *runner) holds(at time.Duration) bool {
+	was := r.paused
+	r.paused = r.lane.isPaused()
+	if was && !r.paused {
+		r.pace.resumed = at
 	}
-	return min(maxSleep, max(0, r.window.items[0].DueAt.Sub(now)))
+	return r.paused
 }
 
 // busy reports whether nothing more may be begun now.
@@ -168,11 +187,28 @@ func (r *runner) busy() bool {
 	return r.sending >= r.concurrency || len(r.window.flying) >= r.concurrency+recording
 }
 
+// takeEnding takes in that an attempt is over, before the next one begins.
+func (r *runner) takeEnding(e ending) {
+	r.sending--
+	at := time.Since(r.began)
+	before, held := r.pace.breaker.state, r.pace.hold
+	r.pace.end(e, at)
+	switch after := r.pace.breaker.state; {
+	case before == BreakerClosed && after == BreakerOpen:
+		r.log.Warn("breaker opened", zap.Inline(e), zap.Duration("probe_in_seconds", r.pace.breaker.every))
+	case before == BreakerProbing && after == BreakerClosed:
+		r.log.Info("breaker closed", zap.Inline(e))
+	}
+	if r.pace.hold > held {
+		r.log.Debug("destination held", zap.Inline(e), zap.Duration("for_seconds", r.pace.hold-at))
+	}
+}
+
 func (r *runner) takeSent() {
 	for {
 		select {
-		case <-r.sent:
-			r.sending--
+		case e := <-r.sent:
+			r.takeEnding(e)
 		default:
 			return
 		}
@@ -208,10 +244,18 @@ func (r *runner) land(res result) error {
 	stale := errors.Is(res.err, store.ErrStale)
 	r.window.land(res.flight, res.after, res.err == nil)
 	switch {
+	case stale && res.after.Order != "":
+		// Perhaps its record was made by a try that ended with an error, and then nobody knows what it has released.
+		r.window.wake(store.Cursor{}, store.Cursor{DueAt: forever})
+		return nil
 	case stale:
 		return nil
 	case res.err != nil:
 		return fmt.Errorf("record attempt of %q: %w", res.after.ID, res.err)
+	}
+	if res.released.ID != (store.DeliveryID{}) {
+		// Not taken as it is: it may have been read, attempted and ended since.
+		r.window.wake(res.released.Cursor(), res.released.Cursor())
 	}
 	r.lane.mu.Lock()
 	defer r.lane.mu.Unlock()
@@ -254,11 +298,13 @@ func (r *runner) finish(drain time.Duration, cut, giveUp context.CancelCauseFunc
 
 // publish makes the state of the window visible to Stats.
 func (r *runner) publish() {
-	due := r.window.due(r.now())
+	now := r.now()
+	due := r.window.due(now)
 	r.lane.mu.Lock()
 	defer r.lane.mu.Unlock()
 	s := &r.lane.stats
 	s.InFlight, s.Waiting, s.Due, s.More = len(r.window.flying), len(r.window.items), due, !r.window.all
+	r.pace.describe(s, now, time.Since(r.began))
 }
 
 // final reports whether err means that the store will do nothing more.

@@ -24,27 +24,33 @@ func always(c store.Class, calls *atomic.Int64) Sender {
 }
 
 func TestARecordThatFailsIsTriedAgainAndTheRequestIsNot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		mem := storetest.NewMemory(storetest.MemoryOptions{})
-		q := &queue{Memory: mem}
-		var tries, calls atomic.Int64
-		q.record = func(ctx context.Context, before, after store.Delivery, a store.Attempt) error {
-			if tries.Add(1) <= 10 {
-				return errDisk
+	for _, trouble := range []error{errDisk, store.ErrNoSpace} {
+		synctest.Test(t, func(t *testing.T) {
+			mem := storetest.NewMemory(storetest.MemoryOptions{})
+			q := &queue{Memory: mem}
+			var tries, calls atomic.Int64
+			q.record = func(ctx context.Context, before, after store.Delivery, a store.Attempt) (store.Delivery, error) {
+				if tries.Add(1) <= 10 {
+					return store.Delivery{}, trouble
+				}
+				return mem.Record(ctx, before, after, a)
 			}
-			return mem.Record(ctx, before, after, a)
-		}
-		d := accept(t, mem, "alerts", 0)
-		start(t, &Lane{Name: "alerts", Queue: q, Sender: always(store.ClassOK, &calls)})
-		time.Sleep(10 * longestPause)
-		checkState(t, mem, d.ID, store.Delivered)
-		if got := calls.Load(); got != 1 {
-			t.Errorf("got %d requests, want 1", got)
-		}
-		if got := tries.Load(); got != 11 {
-			t.Errorf("got %d tries to record, want 11", got)
-		}
-	})
+			d := accept(t, mem, "alerts", 0)
+			start(t, &Lane{Name: "alerts", Queue: q, Sender: always(store.ClassOK, &calls)})
+			time.Sleep(time.Second)
+			if got := tries.Load(); got != 5 { // at 0, 50, 150, 350 and 750 ms
+				t.Errorf("%v: got %d tries to record in the first second, want 5", trouble, got)
+			}
+			time.Sleep(10 * longestPause)
+			checkState(t, mem, d.ID, store.Delivered)
+			if got := calls.Load(); got != 1 {
+				t.Errorf("%v: got %d requests, want 1", trouble, got)
+			}
+			if got := tries.Load(); got != 11 {
+				t.Errorf("%v: got %d tries to record, want 11", trouble, got)
+			}
+		})
+	}
 }
 
 func TestARecordThatWasMadeInSpiteOfItsErrorGoesOn(t *testing.T) {
@@ -52,12 +58,12 @@ func TestARecordThatWasMadeInSpiteOfItsErrorGoesOn(t *testing.T) {
 		mem := storetest.NewMemory(storetest.MemoryOptions{})
 		q := &queue{Memory: mem}
 		var tries, calls atomic.Int64
-		q.record = func(ctx context.Context, before, after store.Delivery, a store.Attempt) error {
-			err := mem.Record(ctx, before, after, a)
+		q.record = func(ctx context.Context, before, after store.Delivery, a store.Attempt) (store.Delivery, error) {
+			released, err := mem.Record(ctx, before, after, a)
 			if tries.Add(1) == 1 {
-				return errDisk
+				return store.Delivery{}, errDisk
 			}
-			return err
+			return released, err
 		}
 		d := accept(t, mem, "alerts", 0)
 		l := &Lane{Name: "alerts", Queue: q, Sender: always(store.ClassTimeout, &calls), Retry: schedule(t, 0, 0, 0, maxSleep/2)}
@@ -78,9 +84,9 @@ func TestAnAnswerTooLargeToKeepIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := storetest.NewMemory(storetest.MemoryOptions{})
 		q := &queue{Memory: mem}
-		q.record = func(ctx context.Context, before, after store.Delivery, a store.Attempt) error {
+		q.record = func(ctx context.Context, before, after store.Delivery, a store.Attempt) (store.Delivery, error) {
 			if len(a.Body)+len(a.Header) > 0 {
-				return store.ErrTooLarge
+				return store.Delivery{}, store.ErrTooLarge
 			}
 			return mem.Record(ctx, before, after, a)
 		}
@@ -129,7 +135,9 @@ func TestAStoreThatHasFailedEndsTheLane(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			mem := storetest.NewMemory(storetest.MemoryOptions{})
 			q := &queue{Memory: mem}
-			q.record = func(context.Context, store.Delivery, store.Delivery, store.Attempt) error { return want }
+			q.record = func(context.Context, store.Delivery, store.Delivery, store.Attempt) (store.Delivery, error) {
+				return store.Delivery{}, want
+			}
 			first := accept(t, mem, "alerts", 0)
 			accept(t, mem, "alerts", 0)
 			l := &Lane{Name: "alerts", Queue: q, Sender: sendFunc(func(ctx context.Context, d store.Delivery) store.Attempt {
@@ -158,9 +166,9 @@ func TestAStopIsBoundedWhenRecordsHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := storetest.NewMemory(storetest.MemoryOptions{})
 		q := &queue{Memory: mem}
-		q.record = func(ctx context.Context, _, _ store.Delivery, _ store.Attempt) error {
+		q.record = func(ctx context.Context, _, _ store.Delivery, _ store.Attempt) (store.Delivery, error) {
 			<-ctx.Done()
-			return ctx.Err()
+			return store.Delivery{}, ctx.Err()
 		}
 		accept(t, mem, "alerts", 0)
 		var calls atomic.Int64
@@ -191,7 +199,7 @@ func TestADeliveryThatIsReplacedInFlightIsNotForgotten(t *testing.T) {
 		time.Sleep(time.Second)
 		replay := d
 		replay.Round, replay.DueAt = 2, d.DueAt.Add(time.Hour)
-		if err := mem.Record(context.Background(), d, replay, store.Attempt{}); err != nil {
+		if _, err := mem.Record(context.Background(), d, replay, store.Attempt{}); err != nil {
 			t.Fatal(err)
 		}
 		l.Wake(replay.Cursor())

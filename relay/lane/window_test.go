@@ -59,7 +59,7 @@ func TestAReplayThatCameBetweenRecordAndLandingReplacesTheRetry(t *testing.T) {
 	if !ok {
 		t.Fatal("nothing to take")
 	}
-	retry := next(d, store.Attempt{Class: store.ClassTLS}, schedule(t, 0, 0, 0, time.Minute), epoch, 0)
+	retry := next(d, store.Attempt{Class: store.ClassTLS}, schedule(t, 0, 0, 0, time.Minute), epoch, 0, 0)
 	replay := retry
 	replay.Round, replay.DueAt = 2, epoch.Add(time.Hour)
 	w.wake(replay.Cursor(), replay.Cursor())

@@ -23,11 +23,22 @@ func (r *runner) work() {
 func (r *runner) attempt(f *flight) result {
 	before := f.before
 	a := r.sendOnce(before)
-	r.sent <- struct{}{}
+	var p store.Pause
+	if gone(a) {
+		p = r.holdGone() // before anybody knows that a further attempt could begin
+	}
+	r.sent <- ending{seq: f.seq, id: before.ID, class: a.Class, status: a.Status, hint: a.RetryHint}
 	a.Delivery, a.Round, a.Number = before.ID, before.Round, before.Made+1
-	after := next(before, a, r.lane.Retry, r.now(), r.rand())
+	after := next(before, a, r.lane.Retry, r.now(), r.rand(), f.probe)
+	a.Probe = f.probe > 0 && a.Class != store.ClassInterrupted && after.Attempts == before.Attempts
+	after.Blocking = after.State == store.Failed && after.Order != "" && r.lane.BlockOnFailure
 
-	err := r.recordAttempt(before, after, a)
+	if gone(a) {
+		if err := r.keepPause(p); err != nil {
+			return result{flight: f, after: after, class: a.Class, err: err}
+		}
+	}
+	released, err := r.recordAttempt(before, after, a)
 	switch {
 	case errors.Is(err, store.ErrStale):
 		r.log.Debug("attempt dropped", zap.Inline(attemptFields(a)), zap.String("reason", "the delivery has changed meanwhile"))
@@ -37,7 +48,7 @@ func (r *runner) attempt(f *flight) result {
 			r.lane.Observe(before, after, a)
 		}
 	}
-	return result{flight: f, after: after, class: a.Class, err: err}
+	return result{flight: f, after: after, class: a.Class, released: released, err: err}
 }
 
 // sendOnce makes the attempt. A message that makes the sender panic must not end the process: it would be the first
@@ -57,27 +68,24 @@ func (r *runner) sendOnce(d store.Delivery) (a store.Attempt) {
 }
 
 // recordAttempt writes the outcome, and tries again for as long as it is unknown whether it is on disk. It returns
-// nil, store.ErrStale, or the reason why it was given up.
-func (r *runner) recordAttempt(before, after store.Delivery, a store.Attempt) error {
+// what the record has released, and nil, store.ErrStale, or the reason why it was given up.
+func (r *runner) recordAttempt(before, after store.Delivery, a store.Attempt) (store.Delivery, error) {
 	for failures := 0; ; failures++ {
-		err := r.lane.Queue.Record(r.recordCtx, before, after, a)
+		released, err := r.lane.Queue.Record(r.recordCtx, before, after, a)
 		switch {
 		case err == nil, errors.Is(err, store.ErrStale), final(err):
-			return err
+			return released, err
 		case errors.Is(err, store.ErrNotFound):
-			return store.ErrStale // swept or canceled
+			return store.Delivery{}, store.ErrStale // swept or canceled
 		case r.recordCtx.Err() != nil:
-			return errors.Join(context.Cause(r.recordCtx), err)
+			return store.Delivery{}, errors.Join(context.Cause(r.recordCtx), err)
 		case errors.Is(err, store.ErrTooLarge) && (a.Body != nil || a.Header != nil):
 			// What became of the delivery is worth more than what the receiver said.
 			a.Body, a.Header, a.Truncated = nil, nil, true
 		}
 		wait := pause(failures)
 		r.log.Warn("attempt not recorded", zap.Inline(attemptFields(a)), zap.NamedError("reason", err), zap.Duration("again_in_seconds", wait))
-		select {
-		case <-time.After(wait):
-		case <-r.recordCtx.Done():
-		}
+		r.wait(wait)
 	}
 }
 
@@ -106,6 +114,9 @@ func (a attemptFields) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddInt("status", a.Status)
 	}
 	enc.AddDuration("took_seconds", a.Took)
+	if a.Probe {
+		enc.AddBool("probe", true)
+	}
 	if a.Peer != "" {
 		enc.AddString("peer", a.Peer)
 	}
@@ -127,6 +138,9 @@ func (d deliveryFields) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddString("state", d.State.String())
 	if d.Reason != "" {
 		enc.AddString("reason", d.Reason)
+	}
+	if d.Blocking {
+		enc.AddBool("blocking", true)
 	}
 	return nil
 }

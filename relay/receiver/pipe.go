@@ -111,6 +111,9 @@ type deadline struct {
 	timer *time.Timer
 }
 
+// passed reports whether the time is over. Its timer may be about to say so.
+func (d *deadline) passed() bool { return d.over || !d.at.IsZero() && !time.Now().Before(d.at) }
+
 func newStream() *stream {
 	s := new(stream)
 	s.changed.L = &s.mu
@@ -122,7 +125,7 @@ func (s *stream) read(b []byte) (int, error) {
 	defer s.mu.Unlock()
 	for {
 		switch {
-		case s.readBy.over:
+		case s.readBy.passed():
 			return 0, os.ErrDeadlineExceeded
 		case len(s.held) > 0:
 			n := copy(b, s.held)
@@ -146,7 +149,7 @@ func (s *stream) write(b []byte) (n int, err error) {
 	defer s.mu.Unlock()
 	for {
 		switch room := pipeBuffer - len(s.held); {
-		case s.writeBy.over:
+		case s.writeBy.passed():
 			return n, os.ErrDeadlineExceeded
 		case s.closed:
 			return n, io.ErrClosedPipe

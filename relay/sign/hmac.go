@@ -1,23 +1,17 @@
 package sign
 
 import (
-	"crypto/sha1"
-	"crypto/sha256"
-	"crypto/sha512"
-	"crypto/subtle"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 )
 
-// Bounds of HMACOptions.
+// Bounds of the options that users write.
 const (
 	minText   = 8    // bytes of a secret
 	maxText   = 1024 // bytes of a secret
@@ -38,68 +32,88 @@ type HMACOptions struct {
 // Such a signature does not cover the time: a receiver cannot tell a request from its repetition. NewHMAC makes
 // one. It may be used from several goroutines.
 type HMAC struct {
-	header string
-	prefix string
-	encode func(dst, sum []byte) []byte
-	key    *keyed
+	coded coded
 }
 
 var _ Signer = (*HMAC)(nil)
 
 // NewHMAC checks the options. Errors say which option is wrong and never show the secret.
 func NewHMAC(o HMACOptions) (*HMAC, error) {
-	if err := checkHeader(o.Header); err != nil {
+	r, err := o.recipe()
+	if err != nil {
 		return nil, err
 	}
 	if err := checkText(o.Secret); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the secret %w", err)
+	}
+	return &HMAC{newCoded(r, []byte(o.Secret))}, nil
+}
+
+// recipe checks all options but the secret.
+func (o HMACOptions) recipe() (recipe, error) {
+	if err := checkHeader(o.Header); err != nil {
+		return recipe{}, err
 	}
 	if len(o.Prefix) > maxPrefix {
-		return nil, fmt.Errorf("the prefix has %d bytes; at most %d are allowed", len(o.Prefix), maxPrefix)
+		return recipe{}, fmt.Errorf("the prefix has %d bytes; at most %d are allowed", len(o.Prefix), maxPrefix)
 	}
 	// A space in front would be lost on the way.
 	if !httpguts.ValidHeaderFieldValue(o.Prefix) || strings.TrimLeft(o.Prefix, " \t") != o.Prefix {
-		return nil, fmt.Errorf("prefix %q cannot begin the value of a header", o.Prefix)
+		return recipe{}, fmt.Errorf("prefix %q cannot begin the value of a header", o.Prefix)
 	}
-	h := &HMAC{header: o.Header, prefix: o.Prefix}
-	var algorithm func() hash.Hash
-	switch o.Algorithm {
-	case "", "sha256":
-		algorithm = sha256.New
-	case "sha512":
-		algorithm = sha512.New
-	case "sha1":
-		// Weak as a hash and still sound within HMAC (RFC 6194, section 3.3); old verifiers know nothing else.
-		algorithm = sha1.New
-	default:
-		return nil, fmt.Errorf("algorithm %q is not known; write sha256, sha512 or sha1", o.Algorithm)
+	r := recipeOf(o.Header)
+	r.label = o.Prefix
+	var err error
+	if r.algorithm, err = hashOf(o.Algorithm); err != nil {
+		return recipe{}, err
 	}
-	switch o.Encoding {
-	case "", "hex":
-		h.encode = hex.AppendEncode
-	case "base64":
-		h.encode = base64.StdEncoding.AppendEncode
-	default:
-		return nil, fmt.Errorf("encoding %q is not known; write hex or base64", o.Encoding)
+	if r.encode, err = encodingOf(o.Encoding); err != nil {
+		return recipe{}, err
 	}
-	h.key = newKeyed(algorithm, []byte(o.Secret))
-	return h, nil
+	return r, nil
 }
 
+// checkText holds for secrets that are used as text. Its errors continue the words "the secret".
 func checkText(secret string) error {
 	switch {
 	case secret == "":
-		return errors.New("the secret is empty")
+		return errors.New("is empty")
 	case strings.TrimSpace(secret) != secret:
-		return errors.New("the secret has white space around it; remove it")
+		return errors.New("has white space around it; remove it")
 	case len(secret) < minText:
-		return fmt.Errorf("the secret is shorter than %d bytes; use a longer one", minText)
+		return fmt.Errorf("is shorter than %d bytes; use a longer one", minText)
 	case len(secret) > maxText:
-		return fmt.Errorf("the secret is longer than %d bytes; use a shorter one", maxText)
+		return fmt.Errorf("is longer than %d bytes; use a shorter one", maxText)
 	case isRepeated(secret):
-		return errors.New("the secret is one character repeated; use a random one")
+		return errors.New("is one character repeated; use a random one")
 	}
 	return nil
+}
+
+// checkTexts holds for a list of secrets that are used as text.
+func checkTexts(secrets []string, most int) ([][]byte, error) {
+	if len(secrets) == 0 {
+		return nil, errors.New("there is no secret; make one with: postern secret new --kind hmac")
+	}
+	if len(secrets) > most {
+		if most == 1 {
+			return nil, fmt.Errorf("there are %d secrets; only one is allowed, since such a signature is one alone", len(secrets))
+		}
+		return nil, fmt.Errorf("there are %d secrets; at most %d are allowed", len(secrets), most)
+	}
+	keys := make([][]byte, len(secrets))
+	seen := make(map[string]int, len(secrets))
+	for i, secret := range secrets {
+		if err := checkText(secret); err != nil {
+			return nil, fmt.Errorf("secret %d %w", i+1, err)
+		}
+		if earlier, ok := seen[secret]; ok {
+			return nil, fmt.Errorf("secret %d is the same as secret %d; remove one", i+1, earlier)
+		}
+		seen[secret] = i + 1
+		keys[i] = []byte(secret)
+	}
+	return keys, nil
 }
 
 // reserved are the headers that have a meaning of their own: hop-by-hop ones (RFC 9110, section 7.6.1), those
@@ -128,22 +142,15 @@ func checkHeader(name string) error {
 }
 
 // Header returns the name of the header that Sign fills, as it was written.
-func (h *HMAC) Header() string { return h.header }
+func (h *HMAC) Header() string { return h.coded.header }
+
+// Headers returns the one header.
+func (h *HMAC) Headers() []Header { return h.coded.headers() }
 
 // Sign returns the one header. It uses nothing of the Input but the body, and its error is always nil.
-func (h *HMAC) Sign(in Input) ([]Header, error) {
-	return []Header{{h.header, string(h.key.appendBody(nil, h.prefix, h.encode, in.Body))}}, nil
-}
+func (h *HMAC) Sign(in Input) ([]Header, error) { return h.coded.sign(in) }
 
 // Verify checks a request as its receiver got it. The error wraps ErrMissingHeader or ErrNoMatch.
 func (h *HMAC) Verify(header http.Header, body []byte) error {
-	got := header.Get(h.header)
-	if got == "" {
-		return fmt.Errorf("%w: %s", ErrMissingHeader, h.header)
-	}
-	want := h.key.appendBody(nil, h.prefix, h.encode, body)
-	if subtle.ConstantTimeCompare([]byte(got), want) != 1 {
-		return ErrNoMatch
-	}
-	return nil
+	return h.coded.verify(header, body, time.Time{}, Tolerance)
 }

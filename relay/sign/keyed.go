@@ -2,9 +2,7 @@ package sign
 
 import (
 	"crypto/hmac"
-	"encoding/base64"
 	"hash"
-	"strconv"
 	"sync"
 )
 
@@ -30,27 +28,21 @@ func (k *keyed) put(s *state) {
 	k.pool.Put(s)
 }
 
-// appendStandard appends "v1," and the signature of id, timestamp and body.
-func (k *keyed) appendStandard(dst []byte, id string, unix int64, body []byte) []byte {
+// appendProof appends what a recipe makes of the request with this key: its label is the caller's to write.
+func (k *keyed) appendProof(dst []byte, r *recipe, id string, unix int64, body []byte) []byte {
 	s := k.get()
 	defer k.put(s)
-	s.buf = append(s.buf[:0], id...)
-	s.buf = append(s.buf, '.')
-	s.buf = strconv.AppendInt(s.buf, unix, 10)
-	s.buf = append(s.buf, '.')
+	s.buf = r.appendHead(s.buf[:0], id, unix)
 	s.mac.Write(s.buf)
 	s.mac.Write(body)
 	s.buf = s.mac.Sum(s.buf[:0])
-	dst = append(dst, version1...)
-	return base64.StdEncoding.AppendEncode(dst, s.buf)
+	return r.encode(dst, s.buf)
 }
 
-// appendBody appends prefix and the encoded signature of the body alone.
-func (k *keyed) appendBody(dst []byte, prefix string, encode func(dst, sum []byte) []byte, body []byte) []byte {
+// appendSum appends the HMAC of message itself.
+func (k *keyed) appendSum(dst, message []byte) []byte {
 	s := k.get()
 	defer k.put(s)
-	s.mac.Write(body)
-	s.buf = s.mac.Sum(s.buf[:0])
-	dst = append(dst, prefix...)
-	return encode(dst, s.buf)
+	s.mac.Write(message)
+	return s.mac.Sum(dst)
 }

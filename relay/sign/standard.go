@@ -1,7 +1,7 @@
 package sign
 
 import (
-	"crypto/rand"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -9,121 +9,152 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 )
 
-// Bounds of Standard Webhooks v1.
 const (
-	MinKey    = 24              // bytes in the shortest key (spec/standard-webhooks.md, "Signature scheme")
-	MaxKey    = 64              // bytes in the longest key
-	Tolerance = 5 * time.Minute // how far a timestamp may be from the verifier's clock, either way
-
-	maxSecrets    = 8  // of one Standard; a rotation needs two
-	maxSignatures = 64 // that Verify looks at in one request
-	newKey        = 32 // bytes in a key made by NewSecret
+	maxSecrets    = 8  // of one signer; a rotation needs two
+	maxSignatures = 64 // that a verifier looks at in one request
 )
 
 const (
-	secretPrefix  = "whsec_"
-	privatePrefix = "whsk_"
-	publicPrefix  = "whpk_"
-	version1      = "v1,"
+	version1  = "v1,"  // HMAC-SHA256
+	version1a = "v1a," // ed25519
 )
 
-// What Verify has to say about a request, to be told apart by errors.Is.
-var (
-	ErrMissingHeader = errors.New("a signature header is missing")
-	ErrBadTimestamp  = errors.New("the timestamp is not a number of Unix seconds")
-	ErrTooOld        = errors.New("the timestamp is too old")
-	ErrTooNew        = errors.New("the timestamp is in the future")
-	ErrNoMatch       = errors.New("no signature matches")
-)
-
-// NewSecret makes a secret for NewStandard: whsec_ and 32 random bytes in base64. If the system has no randomness
-// to give, the process ends (crypto/rand.Read).
-func NewSecret() string {
-	key := make([]byte, newKey)
-	// Never returns an error, see its documentation.
-	_, _ = rand.Read(key)
-	return secretPrefix + base64.StdEncoding.EncodeToString(key)
-}
-
-// Standard signs by Standard Webhooks v1 (spec/standard-webhooks.md, "Signature scheme"): HMAC-SHA256 over id,
-// timestamp and body, joined by full stops. NewStandard makes one. It may be used from several goroutines.
+// Standard signs by Standard Webhooks (spec/standard-webhooks.md, "Signature scheme"): v1, which is HMAC-SHA256,
+// and v1a, which is ed25519, over id, timestamp and body, joined by full stops. NewStandard makes one. It may be
+// used from several goroutines.
 type Standard struct {
-	keys []*keyed
+	verifier StandardVerifier
 }
 
 var _ Signer = (*Standard)(nil)
 
-// NewStandard reads one to eight secrets, each whsec_ and the padded base64 of 24 to 64 bytes. Every request is
-// signed with all of them, in their order: while a secret is being rotated, write the new one first and keep the
-// old one behind it. Errors name a secret by its place and never show it.
+// NewStandard reads one to eight secrets. One is whsec_ and the padded base64 of 24 to 64 bytes, which signs v1, or
+// whsk_ and the base64 of an ed25519 seed of 32 bytes, with or without the 32 bytes of its public key behind it,
+// which signs v1a. Every request is signed with all of them, in their order: while a secret is being rotated, write
+// the new one first and keep the old one behind it. Errors name a secret by its place and never show it.
 func NewStandard(secrets []string) (*Standard, error) {
 	if len(secrets) == 0 {
 		return nil, errors.New("there is no secret; make one with: postern secret new")
 	}
-	if len(secrets) > maxSecrets {
-		return nil, fmt.Errorf("there are %d secrets; at most %d are allowed", len(secrets), maxSecrets)
+	v, err := newStandardVerifier(standardRecipe, secrets)
+	if err != nil {
+		return nil, err
 	}
-	s := &Standard{}
-	seen := make(map[string]int, len(secrets))
-	for i, secret := range secrets {
-		key, err := parseSecret(secret)
+	return v.signer()
+}
+
+// signer returns a Standard with the same keys, all of which must be secrets.
+func (v *StandardVerifier) signer() (*Standard, error) {
+	for i, k := range v.keys {
+		if k.mac == nil && k.private == nil {
+			return nil, fmt.Errorf("secret %d is a public key (whpk_), which cannot sign; "+
+				"write the whsk_ secret that it belongs to", i+1)
+		}
+	}
+	return &Standard{*v}, nil
+}
+
+// standardRecipe leaves the labels to StandardVerifier, since they depend on the key.
+func standardRecipe() recipe {
+	return recipe{
+		header: HeaderSignature, id: HeaderID, stamp: HeaderTimestamp, timed: true, sep: ".", joint: " ",
+		algorithm: sha256.New, encode: base64.StdEncoding.AppendEncode,
+	}
+}
+
+// StandardVerifier verifies by Standard Webhooks with secrets or public keys. NewStandardVerifier makes one. It may
+// be used from several goroutines.
+type StandardVerifier struct {
+	recipe recipe
+	keys   []standardKey
+}
+
+// standardKey has either mac or public, and private too if it may sign by ed25519.
+type standardKey struct {
+	mac     *keyed
+	private ed25519.PrivateKey
+	public  ed25519.PublicKey
+}
+
+// NewStandardVerifier reads one to eight keys: secrets as NewStandard takes them, or whpk_ and the base64 of an
+// ed25519 public key of 32 bytes. Errors name a key by its place and never show it.
+func NewStandardVerifier(keys []string) (*StandardVerifier, error) {
+	return newStandardVerifier(standardRecipe, keys)
+}
+
+func newStandardVerifier(r func() recipe, keys []string) (*StandardVerifier, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("there is no key")
+	}
+	if len(keys) > maxSecrets {
+		return nil, fmt.Errorf("there are %d secrets; at most %d are allowed", len(keys), maxSecrets)
+	}
+	v := &StandardVerifier{recipe: r()}
+	seen := make(map[string]int, len(keys))
+	for i, text := range keys {
+		k, identity, err := parseStandardKey(text)
 		if err != nil {
 			return nil, fmt.Errorf("secret %d %w", i+1, err)
 		}
-		if earlier, ok := seen[string(key)]; ok {
+		if earlier, ok := seen[identity]; ok {
 			return nil, fmt.Errorf("secret %d is the same as secret %d; remove one", i+1, earlier)
 		}
-		seen[string(key)] = i + 1
-		s.keys = append(s.keys, newKeyed(sha256.New, key))
+		seen[identity] = i + 1
+		v.keys = append(v.keys, k)
 	}
-	return s, nil
+	return v, nil
 }
 
-// parseSecret returns the key that a whsec_ secret holds. Its errors continue the words "secret 1".
-func parseSecret(s string) ([]byte, error) {
-	if strings.TrimSpace(s) != s {
-		return nil, errors.New("has white space around it; remove it")
+// appendSigned appends one signature with its label.
+func (k *standardKey) appendSigned(dst []byte, r *recipe, id string, unix int64, body []byte) []byte {
+	if k.mac != nil {
+		return k.mac.appendProof(append(dst, version1...), r, id, unix, body)
 	}
-	if strings.HasPrefix(s, privatePrefix) {
-		return nil, errors.New("is a private ed25519 key (whsk_), which is not supported yet; use a whsec_ secret")
-	}
-	if strings.HasPrefix(s, publicPrefix) {
-		return nil, errors.New("is a public key (whpk_), which cannot sign; use a whsec_ secret")
-	}
-	text, ok := strings.CutPrefix(s, secretPrefix)
-	if !ok {
-		return nil, errors.New("does not start with whsec_; make one with: postern secret new")
-	}
-	// The decoder skips line ends, and the verifiers of receivers do not.
-	if strings.ContainsAny(text, "\r\n") {
-		return nil, errors.New("has a line end within it; write it on one line")
-	}
-	// Strict: other verifiers decode other keys, or none, from base64 with stray bits at its end.
-	key, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil {
-		return nil, errors.New("is not whsec_ and standard base64 with padding; make one with: postern secret new")
-	}
-	if len(key) < MinKey || len(key) > MaxKey {
-		return nil, fmt.Errorf("holds %d bytes; %d to %d are allowed", len(key), MinKey, MaxKey)
-	}
-	if isRepeated(key) {
-		return nil, errors.New("is one byte repeated; make a random one with: postern secret new")
-	}
-	return key, nil
+	signed := append(r.appendHead(make([]byte, 0, len(id)+len(body)+24), id, unix), body...)
+	return r.encode(append(dst, version1a...), ed25519.Sign(k.private, signed))
 }
 
-func isRepeated[T string | []byte](key T) bool {
-	for i := range len(key) {
-		if key[i] != key[0] {
-			return false
+// matches reports whether one of the elements of the list was made with this key.
+func (k *standardKey) matches(r *recipe, c claim, body []byte) bool {
+	found := 0
+	if k.mac != nil {
+		want := k.appendSigned(nil, r, c.id, c.unix, body)
+		for _, element := range c.proofs {
+			found |= subtle.ConstantTimeCompare([]byte(element), want)
+		}
+		return found == 1
+	}
+	var signed []byte
+	for _, element := range c.proofs {
+		proof, ok := decodeV1a(element)
+		if !ok {
+			continue
+		}
+		if signed == nil {
+			signed = append(r.appendHead(nil, c.id, c.unix), body...)
+		}
+		if ed25519.Verify(k.public, signed, proof) {
+			found = 1
 		}
 	}
-	return true
+	return found == 1
 }
+
+// decodeV1a returns the signature that an element of the list holds, if it is one of ed25519.
+func decodeV1a(element string) ([]byte, bool) {
+	const length = len(version1a) + (ed25519.SignatureSize+2)/3*4
+	if len(element) != length || element[:len(version1a)] != version1a {
+		return nil, false
+	}
+	proof, err := base64.StdEncoding.Strict().DecodeString(element[len(version1a):])
+	return proof, err == nil && len(proof) == ed25519.SignatureSize
+}
+
+// Headers returns the webhook-signature header.
+func (s *Standard) Headers() []Header { return []Header{{Name: s.verifier.recipe.header}} }
 
 // Sign returns the webhook-signature header: one signature for each secret, in their order. It refuses an id that
 // is empty or holds a full stop or a character that cannot stand in a header, since such an id would let two
@@ -132,82 +163,62 @@ func (s *Standard) Sign(in Input) ([]Header, error) {
 	if err := checkID(in.ID); err != nil {
 		return nil, err
 	}
+	v := &s.verifier
 	const each = len(version1) + 44 + 1 // 44 is the base64 of 32 bytes
-	list := make([]byte, 0, each*len(s.keys))
-	for i, k := range s.keys {
+	list := make([]byte, 0, each*len(v.keys))
+	unix := in.Time.Unix()
+	for i := range v.keys {
 		if i > 0 {
-			list = append(list, ' ')
+			list = append(list, v.recipe.joint...)
 		}
-		list = k.appendStandard(list, in.ID, in.Time.Unix(), in.Body)
+		list = v.keys[i].appendSigned(list, &v.recipe, in.ID, unix, in.Body)
 	}
-	return []Header{{HeaderSignature, string(list)}}, nil
+	return []Header{{Name: v.recipe.header, Value: string(list)}}, nil
 }
 
-func checkID(id string) error {
-	if id == "" {
-		return errors.New("sign: the message id is empty")
-	}
-	for i := range len(id) {
-		if c := id[i]; c <= ' ' || c >= 0x7f || c == '.' {
-			return fmt.Errorf("sign: the message id holds %q", c)
-		}
-	}
-	return nil
+// Verify checks a request by the same secrets; see StandardVerifier.Verify.
+func (s *Standard) Verify(header http.Header, body []byte, now time.Time) error {
+	return s.verifier.Verify(header, body, now)
 }
 
 // Verify checks a request as its receiver got it: header with the three webhook headers, body byte for byte, now
-// from the receiver's clock. It returns nil if one signature was made by one of the secrets and the timestamp is
+// from the receiver's clock. It returns nil if one signature was made by one of the keys and the timestamp is
 // within Tolerance of now. Otherwise the error wraps one of ErrMissingHeader, ErrBadTimestamp, ErrTooOld,
 // ErrTooNew and ErrNoMatch. Signatures of other versions in the list are skipped, as the specification asks.
-func (s *Standard) Verify(header http.Header, body []byte, now time.Time) error {
-	id, stamp, list := header.Get(HeaderID), header.Get(HeaderTimestamp), header.Get(HeaderSignature)
-	for _, h := range []Header{{HeaderID, id}, {HeaderTimestamp, stamp}, {HeaderSignature, list}} {
-		if h.Value == "" {
-			return fmt.Errorf("%w: %s", ErrMissingHeader, h.Name)
-		}
-	}
-	unix, err := parseTimestamp(stamp)
+func (v *StandardVerifier) Verify(header http.Header, body []byte, now time.Time) error {
+	claimed, err := v.recipe.read(header)
 	if err != nil {
 		return err
 	}
-	if checkID(id) != nil {
+	if checkID(claimed.id) != nil {
 		return fmt.Errorf("%w: the id is not one that can be signed", ErrNoMatch)
 	}
-	if !s.matches(list, id, unix, body) {
+	if v.maker(claimed, body) < 0 {
 		return ErrNoMatch
 	}
-	// Last, so that a forged request learns nothing about the clock, and so that a wrong clock is told only of
-	// requests that are genuine.
-	switch age := now.Sub(time.Unix(unix, 0)); {
-	case age > Tolerance:
-		return fmt.Errorf("%w: by the clock here it was made %v ago", ErrTooOld, age.Round(time.Second))
-	case age < -Tolerance:
-		return fmt.Errorf("%w: by the clock here it comes from %v ahead", ErrTooNew, age.Abs().Round(time.Second))
-	}
-	return nil
+	return checkClock(claimed.unix, now, Tolerance)
 }
 
-// parseTimestamp takes plain digits only: a sign or leading zero would not be what was signed.
-func parseTimestamp(s string) (int64, error) {
-	unix, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || strconv.FormatInt(unix, 10) != s || unix < 0 {
-		return 0, ErrBadTimestamp
-	}
-	return unix, nil
-}
-
-func (s *Standard) matches(list, id string, unix int64, body []byte) bool {
-	wants := make([][]byte, len(s.keys))
-	for i, k := range s.keys {
-		wants[i] = k.appendStandard(nil, id, unix, body)
-	}
-	found := 0
-	for n, more := 0, true; more && n < maxSignatures; n++ {
-		var got string
-		got, list, more = strings.Cut(list, " ")
-		for _, want := range wants {
-			found |= subtle.ConstantTimeCompare([]byte(got), want)
+// maker returns the index of the key that made one of the signatures, or -1. It looks at all keys in any case.
+func (v *StandardVerifier) maker(c claim, body []byte) int {
+	maker := -1
+	for i := range v.keys {
+		if v.keys[i].matches(&v.recipe, c, body) && maker < 0 {
+			maker = i
 		}
 	}
-	return found == 1
+	return maker
+}
+
+// signSvix is Sign for the names of headers that Svix gave them first. Unlike those of Standard Webhooks they are
+// not on every request, so it sets id and time as well.
+func (s *Standard) signSvix(in Input) ([]Header, error) {
+	headers, err := s.Sign(in)
+	if err != nil {
+		return nil, err
+	}
+	r := &s.verifier.recipe
+	return append(headers,
+		Header{Name: r.id, Value: in.ID},
+		Header{Name: r.stamp, Value: strconv.FormatInt(in.Time.Unix(), 10)}), nil
 }

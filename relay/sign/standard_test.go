@@ -66,9 +66,9 @@ func TestStandardVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			k := newKeyed(sha256.New, key)
+			k, r := standardKey{mac: newKeyed(sha256.New, key)}, standardRecipe()
 			for range 2 { // the second time with a used state
-				if got := string(k.appendStandard(nil, tt.id, tt.unix, []byte(tt.body))); got != tt.want {
+				if got := string(k.appendSigned(nil, &r, tt.id, tt.unix, []byte(tt.body))); got != tt.want {
 					t.Errorf("got %s, want %s", got, tt.want)
 				}
 			}
@@ -81,7 +81,7 @@ func TestStandardVectors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(got) != 1 || got[0] != (Header{"webhook-signature", v.want}) {
+		if len(got) != 1 || got[0] != (Header{Name: "webhook-signature", Value: v.want}) {
 			t.Errorf("got %v, want webhook-signature: %s", got, v.want)
 		}
 	})
@@ -167,8 +167,8 @@ func TestNewStandard(t *testing.T) {
 		{"65 bytes are refused", []string{secretOf(strings.Repeat("0123456789abc", 5))}, "secret 1 holds 65 bytes"},
 		{"the prefix alone is refused", []string{"whsec_"}, "holds 0 bytes"},
 		{"a secret without prefix is refused", []string{strings.TrimPrefix(good, "whsec_")}, "does not start with whsec_"},
-		{"a private key is refused for now", []string{"whsk_" + strings.TrimPrefix(good, "whsec_")}, "not supported yet"},
-		{"a public key is refused", []string{"whpk_" + strings.TrimPrefix(good, "whsec_")}, "cannot sign"},
+		{"a private key of 24 bytes is refused", []string{"whsk_" + strings.TrimPrefix(good, "whsec_")}, "holds 24 bytes; an ed25519 key has 32, or 64"},
+		{"a public key is refused", []string{"whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="}, "cannot sign"},
 		{"text that is not base64 is refused", []string{"whsec_correct horse battery staple!"}, "base64"},
 		{"URL base64 is refused", []string{"whsec_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_-_"}, "base64"},
 		{"missing padding is refused", []string{strings.TrimRight(secretOf("0123456789abcdef012345678"), "=")}, "base64"},

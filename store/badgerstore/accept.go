@@ -3,7 +3,6 @@ package badgerstore
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,6 +18,8 @@ const (
 	inlineBody = 64 << 10  // longer bodies are cut into chunks, so that reading a record does not read them
 	chunkSize  = 512 << 10 // bytes of a chunk: with key and checksum well below valueThreshold
 	maxChunks  = 128       // a body has at most 64 MiB
+
+	maxDelivery = 64 << 10 // bytes of the record of a delivery
 )
 
 // entry is a key with its sealed value.
@@ -44,28 +45,104 @@ func (s *Store) Accept(ctx context.Context, m store.Message, body []byte) (store
 	if err != nil {
 		return store.Message{}, false, err
 	}
-	entries, chunks, err := encodeAccept(m, body)
+	earlier, err := s.acceptOne(ctx, m, body)
 	if err != nil {
 		return store.Message{}, false, fmt.Errorf("accept message %s: %w", m.ID, err)
 	}
-	// An earlier message may be swept between being found and being read: then its key is free.
-	for range 3 {
-		existing, err := s.acceptOnce(ctx, m, entries, chunks)
-		if err != nil {
-			return store.Message{}, false, fmt.Errorf("accept message %s: %w", m.ID, err)
+	if earlier != nil {
+		return *earlier, true, nil
+	}
+	return m, false, nil
+}
+
+// acceptOne writes a message, or returns the earlier one.
+func (s *Store) acceptOne(ctx context.Context, m store.Message, body []byte) (*store.Message, error) {
+	var entries []entry
+	err := encodeAccept(storedMessage{Message: m}, body, func(e entry) error {
+		entries = append(entries, e)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	raws, err := encodeDeliveries(m)
+	if err != nil {
+		return nil, err
+	}
+	size, count := cost(entries...)
+	for n := range raws {
+		size += queueCost(m.Recipients[n], raws[n])
+	}
+	size, count = size+identifyCost, count+2*int64(len(raws))+2
+	if size > s.maxGroupSize || count > s.maxGroupEntries {
+		return s.acceptLong(ctx, m, body)
+	}
+	var earlier *store.Message // the committer's until it has answered
+	err = s.submit(ctx, &request{size: size, entries: count, stage: func(g *group) error {
+		found, err := findEarlier(g, m)
+		earlier = found
+		if err != nil || found != nil {
+			return err
 		}
-		if existing == (store.MessageID{}) {
-			return m, false, nil
+		// Only now, since a post that is made again takes no room.
+		if g.low {
+			return s.noSpace(s.reserve)
 		}
-		first, _, err := s.loadMessage(existing)
-		if err == nil {
-			return first, true, nil
+		if err := s.checkBacklog(g, int64(len(raws))); err != nil {
+			return err
 		}
-		if !errors.Is(err, store.ErrNotFound) {
-			return store.Message{}, false, fmt.Errorf("accept message %s: %w", m.ID, err)
+		if err := g.checkLines(m); err != nil {
+			return err
+		}
+		for _, e := range entries {
+			g.put(e.key, e.value)
+		}
+		g.identify(m)
+		for n, raw := range raws {
+			g.enqueue(m.Delivery(n), raw)
+		}
+		g.pending += int64(len(raws))
+		return nil
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return earlier, nil
+}
+
+// checkBacklog refuses n more deliveries if they are too many.
+func (s *Store) checkBacklog(g *group, n int64) error {
+	if n > 0 && g.base+g.pending+n > s.maxPending {
+		return store.ErrBacklog
+	}
+	return nil
+}
+
+// checkLines reads the lines of a message, so that what cannot be read refuses it alone.
+func (g *group) checkLines(m store.Message) error {
+	for _, to := range m.Recipients {
+		if to.Order == "" {
+			continue
+		}
+		if _, _, err := g.readLine(lineKey(kindLine, to.Destination, to.Order)); err != nil {
+			return err
 		}
 	}
-	return store.Message{}, false, fmt.Errorf("accept message %s: the message of its idempotency key comes and goes", m.ID)
+	return nil
+}
+
+// identifyCost is what identify writes, at most.
+const identifyCost = 1 + 32 + 16 + 32 + valueOverhead + entryOverhead
+
+// identify writes what a message stands under besides its queues: its idempotency key, and if nobody gets it, the entry
+// for the sweep.
+func (g *group) identify(m store.Message) {
+	if m.Idempotency != nil {
+		g.set(idempotencyKey(m.Idempotency.Key), m.ID[:], m.Idempotency.Content[:])
+	}
+	if len(m.Recipients) == 0 {
+		g.set(endedKey(m.AcceptedAt, store.DeliveryID(m.ID)))
+	}
 }
 
 // normal checks a message and brings it into the form in which it will be read.
@@ -75,6 +152,8 @@ func (s *Store) normal(m store.Message, body []byte) (store.Message, error) {
 		return store.Message{}, fmt.Errorf("accept message: %w: %x", store.ErrBadID, m.ID[:])
 	case len(m.Recipients) > store.MaxDeliveries:
 		return store.Message{}, fmt.Errorf("accept message %s: %d recipients: %w", m.ID, len(m.Recipients), store.ErrTooLarge)
+	case len(m.Key) > store.MaxKey:
+		return store.Message{}, fmt.Errorf("accept message %s: ordering key of %d bytes", m.ID, len(m.Key))
 	case len(body) > maxChunks*chunkSize:
 		return store.Message{}, fmt.Errorf("accept message %s: body of %d bytes: %w", m.ID, len(body), store.ErrTooLarge)
 	}
@@ -82,10 +161,13 @@ func (s *Store) normal(m store.Message, body []byte) (store.Message, error) {
 		m.AcceptedAt = s.now()
 	}
 	m.AcceptedAt, m.Size = toMillis(m.AcceptedAt), len(body)
-	m.Recipients = slices.Clone(m.Recipients)
+	m.Recipients, m.Header = slices.Clone(m.Recipients), append([]store.Field(nil), m.Header...)
 	for i, r := range m.Recipients {
-		if n := len(r.Destination); n == 0 || n > 100 || strings.IndexByte(r.Destination, 0) >= 0 {
-			return store.Message{}, fmt.Errorf("accept message %s: recipient %d: bad destination name of %d bytes", m.ID, i, n)
+		if err := checkName(r.Destination); err != nil {
+			return store.Message{}, fmt.Errorf("accept message %s: recipient %d: %w", m.ID, i, err)
+		}
+		if n := len(r.Order); n > store.MaxKey+1 {
+			return store.Message{}, fmt.Errorf("accept message %s: recipient %d: bad order of %d bytes", m.ID, i, n)
 		}
 		m.Recipients[i].Delay = r.Delay.Truncate(time.Millisecond)
 	}
@@ -96,103 +178,94 @@ func (s *Store) normal(m store.Message, body []byte) (store.Message, error) {
 	return m, nil
 }
 
-// encodeAccept returns all that is written for a message, and apart from it the chunks of its body.
-func encodeAccept(m store.Message, body []byte) (entries, chunks []entry, err error) {
-	if len(body) > inlineBody {
-		for n, piece := range slices.Collect(slices.Chunk(body, chunkSize)) {
-			chunks = append(chunks, sealed(chunkKey(m.ID, n), piece))
-		}
-		body = nil
+// checkName refuses what cannot be part of a key.
+func checkName(destination string) error {
+	if n := len(destination); n == 0 || n > 100 || strings.IndexByte(destination, 0) >= 0 {
+		return fmt.Errorf("bad destination name of %d bytes", n)
 	}
-	head, err := encodeMessage(m, len(chunks))
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(head)+len(body) >= valueThreshold-valueOverhead {
-		return nil, nil, store.ErrTooLarge
-	}
-	entries = append(entries, sealed(messageKey(m.ID), head, body))
-	for n := range m.Recipients {
-		d := m.Delivery(n)
-		raw, err := encodeDelivery(d)
-		if err != nil {
-			return nil, nil, err
-		}
-		entries = append(entries, sealed(queueKey(d.Destination, d.Cursor()), raw))
-	}
-	if len(m.Recipients) == 0 {
-		entries = append(entries, sealed(endedKey(m.AcceptedAt, store.DeliveryID(m.ID))))
-	}
-	if m.Idempotency != nil {
-		entries = append(entries, sealed(idempotencyKey(m.Idempotency.Key), m.ID[:], m.Idempotency.Content[:]))
-	}
-	return entries, chunks, nil
+	return nil
 }
 
-// acceptOnce writes a message, or returns the id of the earlier one.
-func (s *Store) acceptOnce(ctx context.Context, m store.Message, entries, chunks []entry) (existing store.MessageID, err error) {
-	var found store.MessageID // the committer's until it has answered
-	check := func(g *group) (bool, error) {
-		earlier, err := findEarlier(g, m)
-		if err != nil || earlier != (store.MessageID{}) {
-			found = earlier
-			return false, err
-		}
-		// Only now, since a post that is made again takes no room.
-		if g.low {
-			return false, store.ErrNoSpace
-		}
-		n := int64(len(m.Recipients))
-		if n > 0 && g.base+g.pending+n > s.maxPending {
-			return false, store.ErrBacklog
-		}
-		return true, nil
+// encodeAccept makes the record of a message and the chunks of its body, and hands each to put, the record last.
+func encodeAccept(m storedMessage, body []byte, put func(entry) error) error {
+	m.chunks = chunksOf(body)
+	inline := body
+	if m.chunks > 0 {
+		inline = nil
 	}
-	size, count := cost(slices.Concat(entries, chunks)...)
-	ahead := size > s.maxGroupSize && len(chunks) > 0
-	if ahead {
-		begun := false
-		defer func() {
-			if begun && (err != nil || existing != (store.MessageID{})) {
-				// What was written ahead is not wanted. If this fails too, the next start does it.
-				_ = s.removeChunks(context.WithoutCancel(ctx), m.ID, len(chunks))
-			}
-		}()
-		if begun, err = s.writeAhead(ctx, m.ID, chunks, check); err != nil {
-			return store.MessageID{}, err
-		}
-		if !begun {
-			return found, nil
-		}
-		size, count = cost(entries...)
-	} else {
-		entries = slices.Concat(entries, chunks)
+	head, err := encodeMessage(m)
+	if err != nil {
+		return err
 	}
-	err = s.submit(ctx, &request{size: size, entries: count + 1, accepts: true, stage: func(g *group) error {
-		if ok, err := check(g); !ok {
+	if len(head)+len(inline) >= valueThreshold-valueOverhead {
+		return store.ErrTooLarge
+	}
+	for n := range m.chunks {
+		if err := put(sealed(chunkKey(m.ID, n), body[n*chunkSize:min(len(body), (n+1)*chunkSize)])); err != nil {
 			return err
 		}
-		for _, e := range entries {
-			g.put(e.key, e.value)
-		}
-		if ahead {
-			g.remove(orphanKey(m.ID))
-		}
-		g.pending += int64(len(m.Recipients))
-		return nil
-	}})
-	if err != nil {
-		return store.MessageID{}, err
 	}
-	return found, nil
+	return put(sealed(messageKey(m.ID), head, inline))
 }
 
-// findEarlier returns the id of the message that was accepted under m's idempotency key, or the zero id.
-func findEarlier(g *group, m store.Message) (store.MessageID, error) {
+// chunksOf returns how many chunks a body is cut into, 0 if it is short.
+func chunksOf(body []byte) int {
+	if len(body) <= inlineBody {
+		return 0
+	}
+	return (len(body) + chunkSize - 1) / chunkSize
+}
+
+// encodeDeliveries returns the deliveries of a message as they are queued.
+func encodeDeliveries(m store.Message) ([][]byte, error) {
+	raws := make([][]byte, len(m.Recipients))
+	for n := range raws {
+		raw, err := encodePending(m.Delivery(n))
+		if err != nil {
+			return nil, err
+		}
+		raws[n] = raw
+	}
+	return raws, nil
+}
+
+// queueCost is what enqueue writes for a delivery, at most.
+func queueCost(to store.Recipient, raw []byte) int64 {
+	size := int64(1+len(to.Destination)+1+8+16+valueOverhead+len(raw)) + entryOverhead
+	if to.Order != "" {
+		size += int64(16) + int64(1+len(to.Destination)+1+lineHash+valueOverhead+16) + entryOverhead
+	}
+	return size
+}
+
+// encodePending encodes a delivery that goes into the queue or comes out of it, within the bound that a group counts on.
+func encodePending(d store.Delivery) ([]byte, error) {
+	raw, err := encodeDelivery(d)
+	if err == nil && len(raw) > maxDelivery {
+		return nil, fmt.Errorf("delivery of %d bytes: %w", len(raw), store.ErrTooLarge)
+	}
+	return raw, err
+}
+
+// findEarlier returns the message that was accepted under m's idempotency key, or nil.
+func findEarlier(g *group, m store.Message) (*store.Message, error) {
+	id, err := earlierID(g.txn, m)
+	if err != nil || id == (store.MessageID{}) {
+		return nil, err
+	}
+	earlier, err := readMessage(g.txn, id)
+	if err != nil {
+		return nil, fmt.Errorf("read message %s of the same key: %w", id, err)
+	}
+	return &earlier.Message, nil
+}
+
+// earlierID returns the id of the message that was accepted under m's idempotency key, or the zero id.
+func earlierID(txn *badger.Txn, m store.Message) (store.MessageID, error) {
 	if m.Idempotency == nil {
 		return store.MessageID{}, nil
 	}
-	raw, err := g.get(idempotencyKey(m.Idempotency.Key))
+	raw, err := get(txn, idempotencyKey(m.Idempotency.Key))
 	if err != nil || raw == nil {
 		return store.MessageID{}, err
 	}
@@ -205,66 +278,14 @@ func findEarlier(g *group, m store.Message) (store.MessageID, error) {
 	return store.MessageID(raw[:16]), nil
 }
 
-// writeAhead writes the chunks of a body that is too long for one transaction, under a mark that names them as long
-// as their message is not there. If check refuses the first of them, nothing is written, and begun is false.
-func (s *Store) writeAhead(ctx context.Context, id store.MessageID, chunks []entry, check func(*group) (bool, error)) (begun bool, err error) {
-	perGroup := int(max(1, s.maxGroupSize/(chunkSize+1024)))
-	mark := sealed(orphanKey(id), binary.BigEndian.AppendUint16(nil, uint16(len(chunks))))
-	wanted := false // the committer's until it has answered
-	for part := range slices.Chunk(chunks, perGroup) {
-		part, first := slices.Clone(part), !begun
-		if first {
-			part = append(part, mark)
-		}
-		size, count := cost(part...)
-		err := s.submit(ctx, &request{size: size, entries: count, accepts: true, stage: func(g *group) error {
-			if first {
-				if ok, err := check(g); !ok {
-					return err
-				}
-				wanted = true
-			} else if g.low {
-				return store.ErrNoSpace
-			}
-			for _, e := range part {
-				g.put(e.key, e.value)
-			}
-			return nil
-		}})
-		if ctxErr := ctx.Err(); ctxErr != nil {
-			return true, ctxErr // what was asked for may be written all the same
-		}
-		if s.Err() == nil && !wanted {
-			return false, err
-		}
-		begun = true
-		if err != nil {
-			return true, err
-		}
-	}
-	return true, nil
-}
-
-// removeChunks deletes what writeAhead wrote, unless the message has come after all: the one who asks may not know.
-func (s *Store) removeChunks(ctx context.Context, id store.MessageID, chunks int) error {
-	keys := [][]byte{orphanKey(id)}
-	for n := range chunks {
-		keys = append(keys, chunkKey(id, n))
-	}
-	return s.removeKeys(ctx, keys, func(g *group) (bool, error) {
-		m, err := g.get(messageKey(id))
-		return m == nil && err == nil, err
-	})
-}
-
 // removeKeys deletes keys in one group, if check allows it.
-func (s *Store) removeKeys(ctx context.Context, keys [][]byte, check func(*group) (bool, error)) error {
+func (s *Store) removeKeys(submit func(*request) error, keys [][]byte, check func(*group) (bool, error)) error {
 	var size int64
 	for _, key := range keys {
 		size += int64(len(key)) + entryOverhead
 	}
 	// As much again is for what check may write.
-	return s.submit(ctx, &request{size: 2 * size, entries: 2 * int64(len(keys)), stage: func(g *group) error {
+	return submit(&request{size: 2 * size, entries: 2 * int64(len(keys)), stage: func(g *group) error {
 		if ok, err := check(g); !ok {
 			return err
 		}
@@ -273,27 +294,4 @@ func (s *Store) removeKeys(ctx context.Context, keys [][]byte, check func(*group
 		}
 		return nil
 	}})
-}
-
-// deleteOrphans deletes the chunks whose message never came: their writer ended between two transactions.
-func (s *Store) deleteOrphans() error {
-	found := make(map[store.MessageID]int)
-	err := s.db.View(func(txn *badger.Txn) error {
-		return scan(txn, []byte{kindOrphan}, nil, func(key, content []byte) (bool, error) {
-			if len(key) != 1+16 || len(content) != 2 {
-				return false, fmt.Errorf("read %s: %w", describe(key), errBadKey)
-			}
-			found[store.MessageID(key[1:])] = int(binary.BigEndian.Uint16(content))
-			return true, nil
-		})
-	})
-	if err != nil {
-		return fmt.Errorf("delete unfinished bodies: %w", err)
-	}
-	for id, chunks := range found {
-		if err := s.removeChunks(context.Background(), id, chunks); err != nil {
-			return fmt.Errorf("delete unfinished bodies: %w", err)
-		}
-	}
-	return nil
 }

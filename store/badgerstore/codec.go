@@ -84,25 +84,49 @@ type messageRecord struct {
 	Content     []byte            `cbor:"7,keyasint,omitempty"`
 	Chunks      int               `cbor:"8,keyasint,omitempty"` // 0: the body stands behind the record
 	Hops        int               `cbor:"9,keyasint,omitempty"`
+	OrderingKey string            `cbor:"10,keyasint,omitempty"`
+	Path        string            `cbor:"11,keyasint,omitempty"`
+	Header      []fieldRecord     `cbor:"12,keyasint,omitempty"`
+	Batch       []byte            `cbor:"13,keyasint,omitempty"`
 }
 
 type recipientRecord struct {
 	_           struct{} `cbor:",toarray"`
 	Destination string
 	Delay       int64 // milliseconds
+	Order       string
+}
+
+type fieldRecord struct {
+	_           struct{} `cbor:",toarray"`
+	Name, Value string
+}
+
+// storedMessage is a message as it stands in the database.
+type storedMessage struct {
+	store.Message
+	chunks int             // of its body, 0 if that stands in the record
+	batch  store.MessageID // that it was written ahead for; zero for none
+	body   []byte          // if it is not in chunks; part of what was read
 }
 
 // encodeMessage returns the content of an m value without the body.
-func encodeMessage(m store.Message, chunks int) ([]byte, error) {
+func encodeMessage(m storedMessage) ([]byte, error) {
 	r := messageRecord{
-		Event: m.Event, ContentType: m.ContentType, AcceptedAt: stamp(stampOf(m.AcceptedAt)), Size: m.Size, Chunks: chunks,
-		Hops: m.Hops,
+		Event: m.Event, ContentType: m.ContentType, AcceptedAt: stamp(stampOf(m.AcceptedAt)), Size: m.Size, Chunks: m.chunks,
+		Hops: m.Hops, OrderingKey: m.Key, Path: m.Path,
 	}
 	for _, to := range m.Recipients {
-		r.Recipients = append(r.Recipients, recipientRecord{Destination: to.Destination, Delay: to.Delay.Milliseconds()})
+		r.Recipients = append(r.Recipients, recipientRecord{Destination: to.Destination, Delay: to.Delay.Milliseconds(), Order: to.Order})
+	}
+	for _, f := range m.Header {
+		r.Header = append(r.Header, fieldRecord{Name: f.Name, Value: f.Value})
 	}
 	if m.Idempotency != nil {
 		r.Key, r.Content = m.Idempotency.Key[:], m.Idempotency.Content[:]
+	}
+	if m.batch != (store.MessageID{}) {
+		r.Batch = m.batch[:]
 	}
 	raw, err := cbor.Marshal(r)
 	if err != nil {
@@ -111,39 +135,44 @@ func encodeMessage(m store.Message, chunks int) ([]byte, error) {
 	return append(binary.AppendUvarint(nil, uint64(len(raw))), raw...), nil
 }
 
-// decodeMessage reads the content of an m value. It returns the number of chunks, and the body if that is 0; the body
-// is part of content.
-func decodeMessage(id store.MessageID, content []byte) (m store.Message, chunks int, body []byte, err error) {
+// decodeMessage reads the content of an m value.
+func decodeMessage(id store.MessageID, content []byte) (m storedMessage, err error) {
 	size, n := binary.Uvarint(content)
 	if n <= 0 || size > uint64(len(content)-n) {
-		return store.Message{}, 0, nil, errors.New("decode message: length is out of range")
+		return storedMessage{}, errors.New("decode message: length is out of range")
 	}
 	var r messageRecord
 	if err := decoder.Unmarshal(content[n:n+int(size)], &r); err != nil {
-		return store.Message{}, 0, nil, fmt.Errorf("decode message: %w", err)
+		return storedMessage{}, fmt.Errorf("decode message: %w", err)
 	}
-	body = content[n+int(size):]
+	body := content[n+int(size):]
 	switch {
 	case r.Size < 0 || r.Chunks < 0 || r.Chunks > maxChunks || len(r.Recipients) > store.MaxDeliveries:
-		return store.Message{}, 0, nil, errors.New("decode message: field out of range")
+		return storedMessage{}, errors.New("decode message: field out of range")
 	case r.Chunks == 0 && r.Size != len(body), r.Chunks > 0 && len(body) > 0:
-		return store.Message{}, 0, nil, errors.New("decode message: body has another size")
+		return storedMessage{}, errors.New("decode message: body has another size")
 	case len(r.Key) != len(r.Content) || len(r.Key) != 0 && len(r.Key) != 32:
-		return store.Message{}, 0, nil, errors.New("decode message: bad idempotency digests")
+		return storedMessage{}, errors.New("decode message: bad idempotency digests")
+	case len(r.Batch) != 0 && len(r.Batch) != len(m.batch):
+		return storedMessage{}, errors.New("decode message: bad batch")
 	}
-	m = store.Message{
+	m = storedMessage{chunks: r.Chunks, body: body, Message: store.Message{
 		ID: id, Event: r.Event, ContentType: r.ContentType, AcceptedAt: r.AcceptedAt.time(), Size: r.Size,
-		Hops: r.Hops,
-	}
+		Hops: r.Hops, Key: r.OrderingKey, Path: r.Path,
+	}}
+	copy(m.batch[:], r.Batch)
 	for _, to := range r.Recipients {
 		m.Recipients = append(m.Recipients, store.Recipient{
-			Destination: to.Destination, Delay: time.Duration(to.Delay) * time.Millisecond,
+			Destination: to.Destination, Delay: time.Duration(to.Delay) * time.Millisecond, Order: to.Order,
 		})
+	}
+	for _, f := range r.Header {
+		m.Header = append(m.Header, store.Field{Name: f.Name, Value: f.Value})
 	}
 	if len(r.Key) == 32 {
 		m.Idempotency = &store.Idempotency{Key: [32]byte(r.Key), Content: [32]byte(r.Content)}
 	}
-	return m, r.Chunks, body, nil
+	return m, nil
 }
 
 // deliveryRecord is the stored form of a delivery, without its id. Its encoding is the same for equal deliveries.
@@ -158,13 +187,15 @@ type deliveryRecord struct {
 	DueAt       stamp       `cbor:"8,keyasint,omitempty"`
 	EndedAt     stamp       `cbor:"9,keyasint,omitempty"`
 	Reason      string      `cbor:"10,keyasint,omitempty"`
+	Order       string      `cbor:"11,keyasint,omitempty"`
+	Blocking    bool        `cbor:"12,keyasint,omitempty"`
 }
 
 func encodeDelivery(d store.Delivery) ([]byte, error) {
 	raw, err := cbor.Marshal(deliveryRecord{
 		Destination: d.Destination, Event: d.Event, State: d.State, Round: d.Round, Attempts: d.Attempts, Made: d.Made,
 		AcceptedAt: stamp(stampOf(d.AcceptedAt)), DueAt: stamp(stampOf(d.DueAt)), EndedAt: stamp(stampOf(d.EndedAt)),
-		Reason: d.Reason,
+		Reason: d.Reason, Order: d.Order, Blocking: d.Blocking,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode delivery: %w", err)
@@ -180,6 +211,7 @@ func decodeDelivery(id store.DeliveryID, content []byte) (store.Delivery, error)
 	return store.Delivery{
 		ID: id, Destination: r.Destination, Event: r.Event, State: r.State, Round: r.Round, Attempts: r.Attempts,
 		Made: r.Made, AcceptedAt: r.AcceptedAt.time(), DueAt: r.DueAt.time(), EndedAt: r.EndedAt.time(), Reason: r.Reason,
+		Order: r.Order, Blocking: r.Blocking,
 	}, nil
 }
 
@@ -201,6 +233,7 @@ type attemptRecord struct {
 	Peer        string        `cbor:"14,keyasint,omitempty"`
 	Reused      bool          `cbor:"15,keyasint,omitempty"`
 	CertExpires stamp         `cbor:"16,keyasint,omitempty"`
+	Probe       bool          `cbor:"17,keyasint,omitempty"`
 }
 
 func encodeAttempt(a store.Attempt) ([]byte, error) {
@@ -208,7 +241,7 @@ func encodeAttempt(a store.Attempt) ([]byte, error) {
 		StartedAt: stamp(stampOf(a.StartedAt)), Took: a.Took, Class: a.Class, Status: a.Status, Error: a.Error,
 		Header: a.Header, Body: a.Body, Truncated: a.Truncated, RetryHint: a.RetryHint,
 		DNS: a.Timing.DNS, Connect: a.Timing.Connect, TLS: a.Timing.TLS, FirstByte: a.Timing.FirstByte,
-		Peer: a.Peer, Reused: a.Reused, CertExpires: stamp(stampOf(a.CertExpires)),
+		Peer: a.Peer, Reused: a.Reused, CertExpires: stamp(stampOf(a.CertExpires)), Probe: a.Probe,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode attempt: %w", err)
@@ -231,8 +264,101 @@ func decodeAttempt(key, content []byte) (store.Attempt, error) {
 		StartedAt: r.StartedAt.time(), Took: r.Took, Class: r.Class, Status: r.Status, Error: r.Error,
 		Header: r.Header, Body: r.Body, Truncated: r.Truncated, RetryHint: r.RetryHint,
 		Timing: store.Timing{DNS: r.DNS, Connect: r.Connect, TLS: r.TLS, FirstByte: r.FirstByte},
-		Peer:   r.Peer, Reused: r.Reused, CertExpires: r.CertExpires.time(),
+		Peer:   r.Peer, Reused: r.Reused, CertExpires: r.CertExpires.time(), Probe: r.Probe,
 	}, nil
+}
+
+// line says where a line begins and ends. Its places are numbered from 1, in the order of acceptance.
+type line struct {
+	head uint64 // place of the delivery that is in the queue, or holds the line up
+	tail uint64 // place of the last behind it, or head
+}
+
+func encodeLine(l line) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, l.head), l.tail)
+}
+
+func decodeLine(content []byte) (line, error) {
+	if len(content) != 16 {
+		return line{}, errors.New("decode line: wrong size")
+	}
+	l := line{head: binary.BigEndian.Uint64(content), tail: binary.BigEndian.Uint64(content[8:])}
+	if l.tail < l.head {
+		return line{}, errors.New("decode line: field out of range")
+	}
+	return l, nil
+}
+
+// decodeWaiting reads the content of an l value, which is the delivery's id and its encoding, and returns both.
+func decodeWaiting(content []byte) (d store.Delivery, raw []byte, err error) {
+	if len(content) < len(d.ID) {
+		return store.Delivery{}, nil, errors.New("decode delivery: wrong size")
+	}
+	raw = content[len(d.ID):]
+	d, err = decodeDelivery(store.DeliveryID(content[:len(d.ID)]), raw)
+	return d, raw, err
+}
+
+// batchRecord is the head of a batch.
+type batchRecord struct {
+	decided        bool // all of it is accepted; else none is
+	post, delivery int  // decided: the first that is not in the queue yet
+}
+
+func encodeBatch(b batchRecord) []byte {
+	raw := []byte{0}
+	if b.decided {
+		raw[0] = 1
+	}
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(raw, uint32(b.post)), uint32(b.delivery))
+}
+
+func decodeBatch(content []byte) (batchRecord, error) {
+	if len(content) != 9 || content[0] > 1 {
+		return batchRecord{}, errors.New("decode batch: wrong size or state")
+	}
+	return batchRecord{
+		decided: content[0] == 1,
+		post:    int(binary.BigEndian.Uint32(content[1:])), delivery: int(binary.BigEndian.Uint32(content[5:])),
+	}, nil
+}
+
+// ahead is a message that has been written ahead, as a part of a batch lists it.
+type ahead struct {
+	id     store.MessageID
+	chunks int
+}
+
+func encodePart(list []ahead) []byte {
+	raw := make([]byte, 0, len(list)*18)
+	for _, a := range list {
+		raw = binary.BigEndian.AppendUint16(append(raw, a.id[:]...), uint16(a.chunks))
+	}
+	return raw
+}
+
+func decodePart(content []byte) (list []ahead, err error) {
+	for ; len(content) >= 18; content = content[18:] {
+		list = append(list, ahead{id: store.MessageID(content[:16]), chunks: int(binary.BigEndian.Uint16(content[16:]))})
+		if list[len(list)-1].chunks > maxChunks {
+			return nil, errors.New("decode part of a batch: field out of range")
+		}
+	}
+	if len(content) != 0 {
+		return nil, errors.New("decode part of a batch: wrong size")
+	}
+	return list, nil
+}
+
+func encodePause(p store.Pause) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, stampOf(p.At)), p.Reason...)
+}
+
+func decodePause(content []byte) (store.Pause, error) {
+	if len(content) < 8 || len(content) > 8+store.MaxReason {
+		return store.Pause{}, errors.New("decode pause: wrong size")
+	}
+	return store.Pause{At: timeOf(binary.BigEndian.Uint64(content)), Reason: string(content[8:])}, nil
 }
 
 // commitRecord is what a slot of the commit ring says.

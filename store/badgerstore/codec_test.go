@@ -81,6 +81,7 @@ func FuzzParseKeys(f *testing.F) {
 	id := store.MessageID{1}
 	f.Add(queueKey("alerts", store.Cursor{DueAt: time.Unix(1, 0), ID: id.Delivery(0)}))
 	f.Add(endedKey(time.Unix(1, 0), id.Delivery(0)))
+	f.Add(lineKey(kindLine, "alerts", "a"))
 	f.Add([]byte("q"))
 	f.Fuzz(func(t *testing.T, key []byte) {
 		describe(key)
@@ -88,6 +89,9 @@ func FuzzParseKeys(f *testing.F) {
 			if back := queueKey(name, at); !bytes.Equal(back, key) {
 				t.Errorf("parseQueueKey(%x): back as %x", key, back)
 			}
+		}
+		if name, err := parseLineKey(key); err == nil && !bytes.HasPrefix(key, destinationPrefix(key[0], name)) {
+			t.Errorf("parseLineKey(%x): %q", key, name)
 		}
 		if at, id, err := parseEndedKey(key); err == nil && binary.BigEndian.Uint64(key[1:]) < 1<<62 {
 			if back := endedKey(at, id); !bytes.Equal(back, key) {
@@ -98,9 +102,9 @@ func FuzzParseKeys(f *testing.F) {
 }
 
 func FuzzDecode(f *testing.F) {
-	m := store.Message{Event: "a.b", AcceptedAt: time.Unix(1, 0).UTC(), Size: 1, Recipients: []store.Recipient{{Destination: "x"}},
-		Idempotency: &store.Idempotency{}}
-	head, err := encodeMessage(m, 0)
+	m := store.Message{Event: "a.b", AcceptedAt: time.Unix(1, 0).UTC(), Size: 1, Idempotency: &store.Idempotency{}, Key: "k",
+		Recipients: []store.Recipient{{Destination: "x", Order: "kk"}}, Path: "/a?b", Header: []store.Field{{Name: "A", Value: "b"}}}
+	head, err := encodeMessage(storedMessage{Message: m, batch: store.MessageID{7}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -108,7 +112,7 @@ func FuzzDecode(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	a, err := encodeAttempt(store.Attempt{Class: store.ClassOK, Header: map[string][]string{"A": {"b"}}})
+	a, err := encodeAttempt(store.Attempt{Class: store.ClassOK, Probe: true, Header: map[string][]string{"A": {"b"}}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -116,15 +120,20 @@ func FuzzDecode(f *testing.F) {
 	f.Add(d)
 	f.Add(a)
 	f.Add(encodeCommit(commitRecord{seq: 1, pending: 2}))
+	f.Add(encodeLine(line{head: 3, tail: 9}))
+	f.Add(append(make([]byte, 16), d...))
+	f.Add(encodeBatch(batchRecord{decided: true, post: 2, delivery: 3}))
+	f.Add(encodePart([]ahead{{id: store.MessageID{1}, chunks: 2}, {id: store.MessageID{2}}}))
+	f.Add(encodePause(store.Pause{At: time.Unix(1, 0), Reason: "gone"}))
 	f.Add(encodeSide(7))
 	f.Add(append(encodeSide(7), encodeSide(8)...))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if m, chunks, body, err := decodeMessage(store.MessageID{1}, raw); err == nil {
-			again, err := encodeMessage(m, chunks)
+		if m, err := decodeMessage(store.MessageID{1}, raw); err == nil {
+			again, err := encodeMessage(m)
 			if err != nil {
 				t.Fatalf("encodeMessage: %v", err)
 			}
-			back, _, _, err := decodeMessage(m.ID, append(again, body...))
+			back, err := decodeMessage(m.ID, append(again, m.body...))
 			if err != nil || !reflect.DeepEqual(back, m) {
 				t.Errorf("message: got %+v, error %v; want %+v", back, err, m)
 			}
@@ -145,6 +154,25 @@ func FuzzDecode(f *testing.F) {
 		}
 		if c, err := decodeCommit(raw); err == nil && !bytes.Equal(encodeCommit(c), raw) {
 			t.Errorf("commit: %+v does not read back", c)
+		}
+		if l, err := decodeLine(raw); err == nil && !bytes.Equal(encodeLine(l), raw) {
+			t.Errorf("line: %+v does not read back", l)
+		}
+		if b, err := decodeBatch(raw); err == nil && !bytes.Equal(encodeBatch(b), raw) {
+			t.Errorf("batch: %+v does not read back", b)
+		}
+		if list, err := decodePart(raw); err == nil && !bytes.Equal(encodePart(list), raw) {
+			t.Errorf("part: %+v does not read back", list)
+		}
+		if d, again, err := decodeWaiting(raw); err == nil {
+			if back, err := decodeDelivery(d.ID, again); err != nil || back != d {
+				t.Errorf("place in a line: got %+v, error %v; want %+v", back, err, d)
+			}
+		}
+		if p, err := decodePause(raw); err == nil {
+			if back, err := decodePause(encodePause(p)); err != nil || back != p {
+				t.Errorf("pause: got %+v, error %v; want %+v", back, err, p)
+			}
 		}
 		if seq, slot, ok := decodeSide(raw); ok && !bytes.Equal(raw[slot*sideSlot:][:sideSlot], encodeSide(seq)) {
 			t.Errorf("side file: %d in slot %d does not read back", seq, slot)

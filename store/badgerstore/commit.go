@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/store"
 )
@@ -15,18 +17,26 @@ import (
 type request struct {
 	size    int64 // bytes that stage may write, at most
 	entries int64 // keys that stage may write, at most
-	accepts bool  // takes in a message, so stage looks at group.low
 
 	// stage checks whether the request may be written now, and writes it into the group. An error refuses this
 	// request alone: then it has written nothing.
 	stage func(*group) error
-	done  chan error // receives once; has room for it
+
+	// unfinished reports, when a group has been committed, whether stage has more to write. Then the next group is
+	// this request's too, so that no other comes between. nil means that one group is enough. Such a request fills
+	// its groups alone.
+	unfinished func() bool
+
+	done chan error // receives once; has room for it
 }
 
 const (
 	groupSize     = 2 << 20 // bytes of a commit group, before Badger's own bound
 	groupRequests = 1000
 	entryOverhead = 64 // bytes that Badger counts for an entry beside key and value, generously
+
+	// commitTimeout is how long a group may take until the disk counts as failed.
+	commitTimeout = time.Minute
 )
 
 // group is a commit group while it is put together: one transaction, which costs one sync.
@@ -35,11 +45,14 @@ type group struct {
 	seq     uint64
 	pending int64 // change of the number of pending deliveries
 	base    int64 // pending before the group
-	low     bool  // free disk is below the reserve; known if a request accepts
+	low     bool  // free disk is below the reserve: nothing is accepted
+	short   bool  // free disk is below half of it: what can wait is not written
+	log     *zap.Logger
 
 	queued [][]byte // q keys written
 	ended  [][]byte // e keys written
-	writes int
+	writes int64
+	size   int64 // of all writes, as cost counts it
 	err    error // of Badger, while staging
 }
 
@@ -62,7 +75,18 @@ func (g *group) put(key, value []byte) {
 		g.ended = append(g.ended, key)
 	}
 	g.writes++
+	g.size += int64(len(key)+len(value)) + entryOverhead
 	g.err = g.txn.Set(key, value)
+}
+
+// set stages content under a key.
+func (g *group) set(key []byte, content ...[]byte) { g.put(key, seal(key, content...)) }
+
+// fail gives the group up for an error of the database.
+func (g *group) fail(err error) {
+	if g.err == nil {
+		g.err = err
+	}
 }
 
 // remove stages a deletion.
@@ -71,23 +95,43 @@ func (g *group) remove(key []byte) {
 		return
 	}
 	g.writes++
+	g.size += int64(len(key)) + entryOverhead
 	g.err = g.txn.Delete(key)
 }
 
 // submit hands r to the committer and waits for its end, or for that of ctx; then r may be written all the same.
 // The caller holds s.use.
 func (s *Store) submit(ctx context.Context, r *request) error {
+	err, answered := s.hand(ctx.Done(), r)
+	if !answered {
+		return ctx.Err()
+	}
+	return err
+}
+
+// submitAlways is submit for what no caller's end may stop. A commit that hangs ends it, see commitTimeout.
+func (s *Store) submitAlways(r *request) error {
+	err, _ := s.hand(nil, r)
+	return err
+}
+
+// hand gives r to the committer and waits for the answer. It returns false if gone is closed before.
+func (s *Store) hand(gone <-chan struct{}, r *request) (err error, answered bool) {
 	r.done = make(chan error, 1)
 	select {
 	case s.requests <- r:
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-s.broken:
+		return s.Err(), true
+	case <-gone:
+		return nil, false
 	}
 	select {
 	case err := <-r.done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+		return err, true
+	case <-s.broken:
+		return s.Err(), true
+	case <-gone:
+		return nil, false
 	}
 }
 
@@ -133,6 +177,15 @@ func (s *Store) commitLoop() {
 // commit writes reqs as one group and answers them.
 func (s *Store) commit(reqs []*request) {
 	errs, err := s.tryCommit(reqs)
+	for len(reqs) == 1 && err == nil && errs[0] == nil && reqs[0].unfinished != nil && reqs[0].unfinished() {
+		if errs, err = s.tryCommit(reqs); err == nil {
+			err = errs[0]
+		}
+		if err != nil {
+			// Half of what others must see whole or not at all has been written. The next start goes on with it.
+			err = s.fail(err)
+		}
+	}
 	if errors.Is(err, badger.ErrTxnTooBig) && len(reqs) > 1 {
 		// The estimate of some request was too low. Nothing has been written: each gets a group of its own.
 		for _, r := range reqs {
@@ -158,9 +211,10 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	if err := s.Err(); err != nil {
 		return refused, err
 	}
-	g := &group{txn: s.db.NewTransaction(true), seq: s.seq + 1, base: s.pending.Load()}
+	g := &group{txn: s.db.NewTransaction(true), seq: s.seq + 1, base: s.pending.Load(), log: s.log}
 	defer g.txn.Discard()
-	g.low = s.belowReserve(reqs)
+	free := s.look()
+	g.low, g.short = free < s.reserve, free < s.reserve/2
 	for i, r := range reqs {
 		refused[i] = r.stage(g)
 		if g.err != nil {
@@ -175,6 +229,10 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	if g.err != nil {
 		return refused, g.err
 	}
+	watchdog := time.AfterFunc(commitTimeout, func() {
+		_ = s.fail(fmt.Errorf("commit: not done after %s", commitTimeout))
+	})
+	defer watchdog.Stop()
 	if err := s.commitTxn(g.txn); err != nil {
 		if errors.Is(err, badger.ErrTxnTooBig) {
 			return refused, err
@@ -193,20 +251,6 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	s.heads.inserted(g.queued)
 	s.ended.inserted(g.ended)
 	return refused, nil
-}
-
-// belowReserve reports whether requests that take in messages are to be refused. Not knowing the free space is
-// treated as having none: a write to a full disk would kill the process.
-func (s *Store) belowReserve(reqs []*request) bool {
-	accepts := false
-	for _, r := range reqs {
-		accepts = accepts || r.accepts
-	}
-	if !accepts {
-		return false
-	}
-	free, err := s.free(s.path)
-	return err != nil || free < s.reserve
 }
 
 // fail ends the engine: after a failed sync nobody knows what is on disk, and a later sync that succeeds says nothing

@@ -1,13 +1,11 @@
 package badgerstore
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -16,31 +14,6 @@ import (
 
 	"github.com/postern-relay/postern/store"
 )
-
-// DamageError says that a store lacks something that it had acknowledged, so nothing is served. Nothing has been
-// deleted: what Badger might have changed was copied first.
-type DamageError struct {
-	Path     string // the store's folder
-	Reason   string // what is wrong, for a person
-	From, To uint64 // numbers of the first and the last missing commit group; 0 if all or an unknown part is missing
-	Copies   string // folder with the files as they were found; empty if they still are
-	CanLose  bool   // Options.AcceptLoss opens the store all the same
-}
-
-// Error says what is wrong and what to do.
-func (e *DamageError) Error() string {
-	text := fmt.Sprintf("store %q is damaged: %s; nothing is served", e.Path, e.Reason)
-	if e.From > 0 {
-		text = fmt.Sprintf("store %q is damaged: %s (commits %d to %d); nothing is served", e.Path, e.Reason, e.From, e.To)
-	}
-	if e.Copies != "" {
-		text += fmt.Sprintf("; the files as they were found are in %q", e.Copies)
-	}
-	if e.CanLose {
-		return text + "; restore a copy of the folder, or go on without what is lost: postern run --accept-loss"
-	}
-	return text + "; restore a copy of the folder, or move it away to begin with an empty store"
-}
 
 // gate stands before and behind the opening of Badger, which by itself deletes and cuts what it cannot read and says
 // nothing (docs/badger.md, "Damage").
@@ -51,7 +24,8 @@ type gate struct {
 	acceptLoss bool
 	free       func(path string) (int64, error)
 
-	aside string // the set-aside folder of this start, empty if there is none
+	copied bool         // something is in startPath
+	found  *DamageError // by after, to be noted
 }
 
 // sideState is what the side file said.
@@ -63,7 +37,11 @@ type sideState struct {
 func (g *gate) badgerPath() string { return filepath.Join(g.path, "badger") }
 func (g *gate) sidePath() string   { return filepath.Join(g.path, "hwm") }
 func (g *gate) damagePath() string { return filepath.Join(g.path, "damage") }
-func (g *gate) failedPath() string { return filepath.Join(g.path, "set-aside", "open-failed") }
+
+// startPath is the folder for what a start sets aside. One that fails or is killed leaves it to the next, which adds
+// only what is new: a supervisor's restarts pile up nothing, and what was there first is kept. A start that finds all
+// in place deletes it.
+func (g *gate) startPath() string { return filepath.Join(g.path, "set-aside", "start") }
 
 // before looks at the files as they are, and takes copies of what Badger may change.
 func (g *gate) before() (side sideState, err error) {
@@ -88,7 +66,10 @@ func (g *gate) before() (side sideState, err error) {
 		return side, err
 	}
 	if reason != "" && (side.exists || hasData(files)) {
-		return side, g.refuseAll(reason, &side)
+		if err := g.refuseAll(reason); err != nil {
+			return side, err
+		}
+		return sideState{}, nil
 	}
 	switch err := verifyTables(g.badgerPath(), listed); {
 	case errors.Is(err, errDamagedTable):
@@ -174,7 +155,7 @@ func (g *gate) protect(file fs.DirEntry, listed map[uint64]badger.TableManifest)
 	switch ext := filepath.Ext(name); {
 	case info.Size() == 0 && (ext == ".mem" || ext == ".vlog"):
 		// A kill between making and sizing a log leaves it empty, and Badger then fails once (docs/badger.md, "Damage").
-		return g.setAside(name, os.Rename)
+		return g.setAside(name, true)
 	case ext == ".sst":
 		if id, ok := table.ParseFileID(name); ok {
 			if _, ok := listed[id]; ok {
@@ -182,34 +163,71 @@ func (g *gate) protect(file fs.DirEntry, listed map[uint64]badger.TableManifest)
 			}
 		}
 		// Badger deletes it. A kill in a flush leaves one, and so does a manifest that has lost its end.
-		return g.setAside(name, os.Rename)
+		return g.setAside(name, true)
 	case name == badger.ManifestFilename, ext == ".mem":
-		return g.setAside(name, copySparse)
+		return g.setAside(name, false)
 	}
 	return nil
 }
 
-// setAside moves or copies a file of Badger's folder into the set-aside folder of this start.
-func (g *gate) setAside(name string, how func(from, to string) error) error {
-	if g.aside == "" {
-		base := filepath.Join(g.path, "set-aside")
-		if err := os.MkdirAll(base, 0o700); err != nil {
-			return fmt.Errorf("make folder: %w", err)
-		}
-		aside, err := os.MkdirTemp(base, g.now().UTC().Format("20060102T150405Z-"))
-		if err != nil {
-			return fmt.Errorf("make folder: %w", err)
-		}
-		g.aside = aside
+// setAside copies or moves a file of Badger's folder into startPath. A copy from an earlier start is left as it is.
+func (g *gate) setAside(name string, move bool) error {
+	if err := os.MkdirAll(g.startPath(), 0o700); err != nil {
+		return fmt.Errorf("make folder: %w", err)
 	}
-	if err := how(filepath.Join(g.badgerPath(), name), filepath.Join(g.aside, name)); err != nil {
+	g.copied = true
+	from, kept := filepath.Join(g.badgerPath(), name), filepath.Join(g.startPath(), name)
+	if move {
+		if err := os.Rename(from, beside(kept)); err != nil {
+			return fmt.Errorf("set aside: %w", err)
+		}
+		return nil
+	}
+	if beside(kept) != kept {
+		return nil
+	}
+	// Under another name first: a copy that a kill has cut is none.
+	part := kept + ".part"
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set aside: %w", err)
+	}
+	err := copySparse(from, part)
+	if err == nil {
+		err = os.Rename(part, kept)
+	}
+	if err != nil {
 		return fmt.Errorf("set aside: %w", err)
 	}
 	return nil
 }
 
+// beside returns path, or if something is there already, the name beside it for what came later.
+func beside(path string) string {
+	if _, err := os.Lstat(path); err == nil {
+		return path + ".later"
+	}
+	return path
+}
+
+// keep gives startPath a name of its own, under which it stays, and returns it; empty if there is none.
+func (g *gate) keep() (string, error) {
+	if !g.copied {
+		return "", nil
+	}
+	base := filepath.Dir(g.startPath())
+	to, err := os.MkdirTemp(base, g.now().UTC().Format("20060102T150405Z-"))
+	if err == nil {
+		err = errors.Join(os.Remove(to), os.Rename(g.startPath(), to)) // the name is what is wanted, and nobody else is here
+	}
+	if err != nil {
+		return "", fmt.Errorf("keep what was set aside: %w", err)
+	}
+	g.copied = false
+	return to, nil
+}
+
 // refuseAll is for a folder that Badger would empty. With AcceptLoss all of it is moved away, and a new store begun.
-func (g *gate) refuseAll(reason string, side *sideState) error {
+func (g *gate) refuseAll(reason string) error {
 	if !g.acceptLoss {
 		return &DamageError{Path: g.path, Reason: reason + ", so all of it would be lost", CanLose: true}
 	}
@@ -217,9 +235,17 @@ func (g *gate) refuseAll(reason string, side *sideState) error {
 	if err != nil {
 		return fmt.Errorf("read folder: %w", err)
 	}
+	if err := os.MkdirAll(g.startPath(), 0o700); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	g.copied = true
+	aside, err := g.keep()
+	if err != nil {
+		return err
+	}
 	for _, file := range files {
-		if err := g.setAside(file.Name(), os.Rename); err != nil {
-			return err
+		if err := os.Rename(filepath.Join(g.badgerPath(), file.Name()), beside(filepath.Join(aside, file.Name()))); err != nil {
+			return fmt.Errorf("set aside: %w", err)
 		}
 	}
 	for _, path := range []string{g.sidePath(), g.damagePath()} {
@@ -227,9 +253,7 @@ func (g *gate) refuseAll(reason string, side *sideState) error {
 			return fmt.Errorf("begin a new store: %w", err)
 		}
 	}
-	g.log.Error("loss accepted: all", zap.String("path", g.path), zap.String("reason", reason), zap.String("set_aside", g.aside))
-	*side = sideState{}
-	g.aside = "" // stays
+	g.log.Error("loss accepted: all", zap.String("path", g.path), zap.String("reason", reason), zap.String("set_aside", aside))
 	return nil
 }
 
@@ -245,12 +269,19 @@ func (g *gate) after(db *badger.DB, side sideState) (state commitRecord, err err
 	base := found.base
 	switch {
 	case damage != nil && !g.acceptLoss:
-		damage.Path, damage.Copies, damage.CanLose = g.path, g.aside, true
-		return commitRecord{}, errors.Join(g.keepDamage(damage), damage)
+		damage.Path, damage.CanLose, damage.Note = g.path, true, g.damagePath()
+		if damage.Copies, err = g.keep(); err != nil {
+			return commitRecord{}, errors.Join(damage, err)
+		}
+		g.found = damage
+		return commitRecord{}, errors.Join(g.note(""), damage)
 	case damage != nil:
+		aside, err := g.keep()
+		if err != nil {
+			return commitRecord{}, err
+		}
 		g.log.Error("loss accepted", zap.String("path", g.path), zap.String("reason", damage.Reason),
-			zap.Uint64("from", damage.From), zap.Uint64("to", damage.To), zap.String("set_aside", g.aside))
-		g.aside = "" // stays
+			zap.Uint64("from", damage.From), zap.Uint64("to", damage.To), zap.String("set_aside", aside))
 		if state.pending, err = countPending(db); err != nil {
 			return commitRecord{}, fmt.Errorf("count pending deliveries: %w", err)
 		}
@@ -278,84 +309,24 @@ func (g *gate) after(db *badger.DB, side sideState) (state commitRecord, err err
 	return state, nil
 }
 
-// clean removes the copies of a start that has found everything in place, and the report of one that had not.
+// clean removes the copies of a start that has found everything in place, and the note of one that had not. The copies
+// go under another name first, so that a kill leaves none that the next start would take for its own.
 func (g *gate) clean() error {
-	err := os.Remove(g.damagePath())
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	done := filepath.Join(filepath.Dir(g.startPath()), "done")
+	errs := []error{os.Remove(g.damagePath()), os.RemoveAll(done), os.Rename(g.startPath(), done), os.RemoveAll(done)}
+	for i, err := range errs {
+		if errors.Is(err, fs.ErrNotExist) {
+			errs[i] = nil
+		}
 	}
-	if g.aside != "" {
-		err = errors.Join(err, os.RemoveAll(g.aside))
-	}
-	return errors.Join(err, os.RemoveAll(g.failedPath()))
+	return errors.Join(errs...)
 }
 
-// failed keeps what was set aside for a start at which Badger did not open, and returns why it did not.
-// A supervisor's restarts repeat such a start: the first copies are the ones to keep, and of the later ones only
-// what is new.
+// failed returns why a start has failed, with the place of what it has set aside.
 func (g *gate) failed(cause error) error {
-	if g.aside == "" {
-		return cause
-	}
-	if err := g.keepFirst(); err != nil {
-		return errors.Join(cause, fmt.Errorf("keep copies: %w", err))
-	}
 	var damage *DamageError
-	if errors.As(cause, &damage) {
-		damage.Copies = g.failedPath()
+	if g.copied && errors.As(cause, &damage) && damage.Copies == "" {
+		damage.Copies = g.startPath()
 	}
 	return cause
-}
-
-func (g *gate) keepFirst() error {
-	if err := os.MkdirAll(g.failedPath(), 0o700); err != nil {
-		return err
-	}
-	files, err := os.ReadDir(g.aside)
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
-		kept := filepath.Join(g.failedPath(), file.Name())
-		if _, err := os.Stat(kept); err == nil {
-			continue
-		}
-		if err := os.Rename(filepath.Join(g.aside, file.Name()), kept); err != nil {
-			return err
-		}
-	}
-	return os.RemoveAll(g.aside)
-}
-
-// keepDamage notes what was found, so that a supervisor's restarts neither copy the files again each time nor find
-// something else in what the first one left.
-func (g *gate) keepDamage(damage *DamageError) error {
-	raw, err := json.Marshal(damage)
-	if err == nil {
-		err = os.WriteFile(g.damagePath(), raw, 0o600)
-	}
-	if err != nil {
-		return fmt.Errorf("note damage: %w", err)
-	}
-	return nil
-}
-
-// refuseKnownDamage returns what an earlier start has noted.
-func (g *gate) refuseKnownDamage() error {
-	if g.acceptLoss {
-		return nil
-	}
-	raw, err := os.ReadFile(g.damagePath())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read note of damage: %w", err)
-	}
-	damage := &DamageError{}
-	if err := json.Unmarshal(raw, damage); err != nil || strings.TrimSpace(damage.Reason) == "" {
-		damage = &DamageError{Reason: "an earlier start has found damage, and its report cannot be read", CanLose: true}
-	}
-	damage.Path = g.path
-	return damage
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -176,11 +177,11 @@ func TestFreshStore(t *testing.T) {
 		db, err := badger.Open(badgerOptions(filepath.Join(path, "badger")).WithLogger(nil))
 		mustDo(t, err)
 		key := []byte{kindFormat}
-		content := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, 2), 1)
+		content := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, formatVersion+1), 1)
 		mustDo(t, db.Update(func(txn *badger.Txn) error { return txn.Set(key, seal(key, content)) }))
 		mustDo(t, db.Close())
-		if _, err := Open(Options{Path: path}); err == nil || !strings.Contains(err.Error(), "format 2") {
-			t.Errorf("got error %v, want one about format 2", err)
+		if _, err := Open(Options{Path: path}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("format %d", formatVersion+1)) {
+			t.Errorf("got error %v, want one about the format", err)
 		}
 	})
 }
@@ -369,6 +370,96 @@ func TestSideFile(t *testing.T) {
 		mustDo(t, db.Close())
 		if damage := openDamaged(t, path); damage.From != 5 || damage.To != 5 {
 			t.Errorf("got commits %d to %d, want 5 to 5", damage.From, damage.To)
+		}
+	})
+}
+
+func TestSetAside(t *testing.T) {
+	asideOf := func(tb testing.TB, path string) []string {
+		tb.Helper()
+		all, err := filepath.Glob(filepath.Join(path, "set-aside", "*"))
+		mustDo(tb, err)
+		return all
+	}
+	t.Run("starts that fail pile up nothing, and keep what the first has found", func(t *testing.T) {
+		path := killed(t, 50)
+		log := only(t, path, "*.mem")
+		first, err := os.ReadFile(log)
+		mustDo(t, err)
+		obstacle := filepath.Join(path, "badger", "KEYREGISTRY")
+		mustDo(t, os.Remove(obstacle))
+		mustDo(t, os.MkdirAll(filepath.Join(obstacle, "x"), 0o700)) // Badger cannot open with it
+		for range 3 {
+			if s, err := Open(Options{Path: path}); err == nil {
+				t.Fatalf("Open: no error; close says %v", s.Close())
+			}
+			if all := asideOf(t, path); len(all) != 1 || filepath.Base(all[0]) != "start" {
+				t.Fatalf("set aside: %q, want the one folder", all)
+			}
+			mustDo(t, os.WriteFile(log, []byte("changed by a start that failed"), 0o600))
+		}
+		kept, err := os.ReadFile(filepath.Join(path, "set-aside", "start", filepath.Base(log)))
+		if err != nil || !bytes.Equal(kept, first) {
+			t.Errorf("copy has %d bytes, error %v; want the %d that were there first", len(kept), err, len(first))
+		}
+		mustDo(t, os.RemoveAll(obstacle))
+		mustDo(t, os.WriteFile(log, first, 0o600))
+		if got := pendingOf(t, mustOpen(t, Options{Path: path})); got != 50 {
+			t.Errorf("pending: got %d, want 50", got)
+		}
+		if all := asideOf(t, path); len(all) != 0 {
+			t.Errorf("set aside: %q, want nothing left", all)
+		}
+	})
+	t.Run("a copy that a kill has cut is made anew", func(t *testing.T) {
+		path := killed(t, 50)
+		log := only(t, path, "*.mem")
+		mustDo(t, os.MkdirAll(filepath.Join(path, "set-aside", "start"), 0o700))
+		mustDo(t, os.WriteFile(filepath.Join(path, "set-aside", "start", filepath.Base(log)+".part"), []byte("half"), 0o600))
+		info, err := os.Stat(log)
+		mustDo(t, err)
+		flip(t, log, dataSize(info)*3/10)
+		hurt, err := os.ReadFile(log)
+		mustDo(t, err)
+		damage := openDamaged(t, path)
+		kept, err := os.ReadFile(filepath.Join(damage.Copies, filepath.Base(log)))
+		if err != nil || !bytes.Equal(kept, hurt) {
+			t.Errorf("copy has %d bytes, error %v; want the %d of the damaged log", len(kept), err, len(hurt))
+		}
+	})
+}
+
+func TestRestored(t *testing.T) {
+	good := killed(t, 50)
+	path := t.TempDir()
+	mustDo(t, copyTree(good, path))
+	log := only(t, path, "*.mem")
+	info, err := os.Stat(log)
+	mustDo(t, err)
+	flip(t, log, dataSize(info)*3/10)
+	note := filepath.Join(path, "damage")
+	if damage := openDamaged(t, path); !strings.Contains(damage.Error(), note) {
+		t.Errorf("got %q, want the file of the note in it", damage)
+	}
+	openDamaged(t, path)
+	t.Run("a store whose files have been put back is looked at again", func(t *testing.T) {
+		mustDo(t, os.RemoveAll(filepath.Join(path, "badger")))
+		mustDo(t, os.Remove(filepath.Join(path, "hwm")))
+		mustDo(t, copyTree(filepath.Join(good, "badger"), filepath.Join(path, "badger")))
+		mustDo(t, copySparse(filepath.Join(good, "hwm"), filepath.Join(path, "hwm")))
+		if got := pendingOf(t, mustOpen(t, Options{Path: path})); got != 50 {
+			t.Errorf("pending: got %d, want 50", got)
+		}
+		if _, err := os.Stat(note); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("note: got %v, want it gone", err)
+		}
+	})
+	t.Run("a note that cannot be read refuses, and is named", func(t *testing.T) {
+		other := t.TempDir()
+		mustDo(t, copyTree(good, other))
+		mustDo(t, os.WriteFile(filepath.Join(other, "damage"), []byte("{"), 0o600))
+		if damage := openDamaged(t, other); !strings.Contains(damage.Error(), filepath.Join(other, "damage")) {
+			t.Errorf("got %q, want the file of the note in it", damage)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package badgerstore
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,34 +15,45 @@ import (
 //
 //	m <message 16>                            the message, with its body if that is short
 //	b <message 16> <number 2>                 a chunk of a longer body
-//	o <message 16>                            chunks were written ahead of their message, which is not there yet
+//	o <batch 16>                              a batch: messages written ahead, or on their way into the queue (batch.go)
+//	o <batch 16> <number 4>                   some of its messages
 //	q <destination> 0 <due 8> <delivery 16>   a pending delivery: the queue
+//	t <line>                                  a line: the places of its head and of its last (line.go)
+//	l <line> <place 8>                        a pending delivery behind the head of its line
+//	k <line>                                  the Blocking delivery that holds a line up
 //	d <delivery 16>                           a delivery that is no longer as it was accepted
 //	a <delivery 16> <round 2> <number 2>      an attempt
 //	e <ended 8> <delivery 16>                 an ended delivery, for the sweep; of a message without deliveries: itself
 //	i <idempotency key 32>                    the message that was accepted under the key, and the content's digest
+//	p <destination>                           since when and why a destination is paused
 //	s <slot 4>                                a commit group: its number and the count of pending deliveries after it
 //	v                                         the format, and the first commit group that must be on record
 //
-// A delivery stands under q exactly while it is pending, and under d from its first attempt on: so accepting a
+// A <line> is <destination> 0 <the first 16 bytes of the SHA-256 of its Order>.
+//
+// A delivery stands under q or l exactly while it is pending, and under d from its first attempt on: so accepting a
 // message writes one record a delivery, and its state is found by id all the same.
 const (
 	kindMessage     = 'm'
 	kindChunk       = 'b'
-	kindOrphan      = 'o'
+	kindBatch       = 'o'
 	kindQueue       = 'q'
+	kindLine        = 't'
+	kindWaiting     = 'l'
+	kindBlocked     = 'k'
 	kindDelivery    = 'd'
 	kindAttempt     = 'a'
 	kindEnded       = 'e'
 	kindIdempotency = 'i'
+	kindPause       = 'p'
 	kindCommit      = 's'
 	kindFormat      = 'v'
 )
 
 // ringSize is the number of slots that commit groups are noted in. It must exceed the number of groups that can
-// stand in write-ahead logs at once, since those are what a flipped byte cuts short: four memtables of 16 MiB, and
-// no group takes less than about 600 bytes of one.
-const ringSize = 1 << 17
+// stand in write-ahead logs at once, since those are what a flipped byte cuts short: four memtables of 16 MiB, and the
+// smallest group was measured at 175 bytes of one, so 383,000.
+const ringSize = 1 << 19
 
 var errBadKey = errors.New("malformed key")
 
@@ -51,14 +63,16 @@ func chunkKey(id store.MessageID, n int) []byte {
 	return binary.BigEndian.AppendUint16(append([]byte{kindChunk}, id[:]...), uint16(n))
 }
 
-func orphanKey(id store.MessageID) []byte { return append([]byte{kindOrphan}, id[:]...) }
+func batchKey(id store.MessageID) []byte { return append([]byte{kindBatch}, id[:]...) }
 
-func queuePrefix(destination string) []byte {
-	key := make([]byte, 0, 1+len(destination)+1+8+16+1)
-	key = append(key, kindQueue)
-	key = append(key, destination...)
-	return append(key, 0)
+// parsePart returns the number of a part.
+func parsePart(key []byte) int { return int(binary.BigEndian.Uint32(key[17:])) }
+
+func partKey(id store.MessageID, n int) []byte {
+	return binary.BigEndian.AppendUint32(batchKey(id), uint32(n))
 }
+
+func queuePrefix(destination string) []byte { return destinationPrefix(kindQueue, destination) }
 
 func queueKey(destination string, at store.Cursor) []byte {
 	key := binary.BigEndian.AppendUint64(queuePrefix(destination), stampOf(at.DueAt))
@@ -76,6 +90,41 @@ func parseQueueKey(key []byte) (destination string, at store.Cursor, err error) 
 	copy(at.ID[:], key[len(key)-16:])
 	return destination, at, nil
 }
+
+// destinationPrefix is what the keys of a kind begin with that are of one destination.
+func destinationPrefix(kind byte, destination string) []byte {
+	key := make([]byte, 0, 1+len(destination)+1+lineHash+8)
+	key = append(key, kind)
+	key = append(key, destination...)
+	return append(key, 0)
+}
+
+// lineHash is the number of bytes that stand for an Order.
+const lineHash = 16
+
+// lineKey is the key of a line as a kind that has one for each.
+func lineKey(kind byte, destination, order string) []byte {
+	sum := sha256.Sum256([]byte(order))
+	return append(destinationPrefix(kind, destination), sum[:lineHash]...)
+}
+
+// waitingKey is the key of a place in the line that has the given key.
+func waitingKey(line []byte, place uint64) []byte {
+	key := append(make([]byte, 0, len(line)+8), line...)
+	key[0] = kindWaiting
+	return binary.BigEndian.AppendUint64(key, place)
+}
+
+// parseLineKey returns whose line it is that has the key.
+func parseLineKey(key []byte) (destination string, err error) {
+	const tail = 1 + lineHash
+	if len(key) < 1+1+tail || key[len(key)-tail] != 0 {
+		return "", errBadKey
+	}
+	return string(key[1 : len(key)-tail]), nil
+}
+
+func pauseKey(destination string) []byte { return append([]byte{kindPause}, destination...) }
 
 func deliveryKey(id store.DeliveryID) []byte { return append([]byte{kindDelivery}, id[:]...) }
 
@@ -109,7 +158,7 @@ func commitKey(seq uint64) []byte {
 // describe names what a key is of, for errors.
 func describe(key []byte) string {
 	switch {
-	case len(key) >= 17 && (key[0] == kindMessage || key[0] == kindChunk || key[0] == kindOrphan):
+	case len(key) >= 17 && (key[0] == kindMessage || key[0] == kindChunk || key[0] == kindBatch):
 		return fmt.Sprintf("%s of message %s", kindNames[key[0]], store.MessageID(key[1:17]))
 	case len(key) >= 17 && (key[0] == kindDelivery || key[0] == kindAttempt):
 		return fmt.Sprintf("%s of delivery %s", kindNames[key[0]], store.DeliveryID(key[1:17]))
@@ -122,7 +171,8 @@ func describe(key []byte) string {
 }
 
 var kindNames = map[byte]string{
-	kindMessage: "record", kindChunk: "body", kindOrphan: "mark of chunks", kindQueue: "queue entry",
+	kindMessage: "record", kindChunk: "body", kindBatch: "batch", kindQueue: "queue entry",
+	kindLine: "line", kindWaiting: "place in a line", kindBlocked: "note of a blocked line", kindPause: "pause",
 	kindDelivery: "state", kindAttempt: "attempt", kindEnded: "sweep entry", kindIdempotency: "idempotency key",
 	kindCommit: "commit note", kindFormat: "format",
 }

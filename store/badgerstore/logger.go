@@ -25,7 +25,7 @@ func (l *badgerLogger) ignored() string {
 
 // Errorf implements badger.Logger.
 func (l *badgerLogger) Errorf(format string, args ...any) {
-	text := line(format, args)
+	text := oneLine(format, args)
 	if table, ok := strings.CutPrefix(text, "Ignoring table "); ok {
 		l.mu.Lock()
 		l.table = table
@@ -36,19 +36,19 @@ func (l *badgerLogger) Errorf(format string, args ...any) {
 
 // Warningf implements badger.Logger.
 func (l *badgerLogger) Warningf(format string, args ...any) {
-	l.log.Warn("database warning", zap.String("detail", line(format, args)))
+	l.log.Warn("database warning", zap.String("detail", oneLine(format, args)))
 }
 
 // Infof implements badger.Logger. What Badger finds worth telling is for debugging Postern.
 func (l *badgerLogger) Infof(format string, args ...any) {
-	l.log.Debug("database notice", zap.String("detail", line(format, args)))
+	l.log.Debug("database notice", zap.String("detail", oneLine(format, args)))
 }
 
 // Debugf implements badger.Logger. It drops the message: some of them hold keys.
 func (l *badgerLogger) Debugf(string, ...any) {}
 
-// line bounds a message, since some of Badger's hold a piece of the data (docs/badger.md).
-func line(format string, args []any) string {
+// oneLine bounds a message, since some of Badger's hold a piece of the data (docs/badger.md).
+func oneLine(format string, args []any) string {
 	text := strings.TrimSpace(fmt.Sprintf(format, args...))
 	if first, _, more := strings.Cut(text, "\n"); more {
 		text = first

@@ -3,10 +3,14 @@ package badgerstore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
+	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/store"
 )
@@ -40,7 +44,22 @@ func scan(txn *badger.Txn, prefix, from []byte, fn func(key, content []byte) (mo
 	return nil
 }
 
-// Due implements store.Queue.
+// scanKeys is scan without the values.
+func scanKeys(txn *badger.Txn, prefix, from []byte, fn func(key []byte) (more bool)) {
+	o := badger.DefaultIteratorOptions
+	o.PrefetchValues = false
+	o.Prefix = prefix
+	it := txn.NewIterator(o)
+	defer it.Close()
+	if from == nil {
+		from = prefix
+	}
+	for it.Seek(from); it.Valid() && fn(it.Item().Key()); it.Next() {
+	}
+}
+
+// Due implements store.Queue. An entry of the queue that is damaged is made anew from the delivery's other records, and
+// left out if that does not help: one bad record does not hold up a destination.
 func (s *Store) Due(ctx context.Context, destination string, after store.Cursor, limit int) (due []store.Delivery, err error) {
 	if err := s.begin(ctx); err != nil {
 		return nil, err
@@ -56,21 +75,28 @@ func (s *Store) Due(ctx context.Context, destination string, after store.Cursor,
 		defer func() { s.heads.end(prefix, walk, first, err == nil) }()
 	}
 	err = s.db.View(func(txn *badger.Txn) error {
-		return scan(txn, prefix, from, func(key, content []byte) (bool, error) {
+		o := badger.DefaultIteratorOptions
+		o.PrefetchValues = false // values stand beside their keys anyway
+		o.Prefix = prefix
+		it := txn.NewIterator(o)
+		defer it.Close()
+		for it.Seek(from); it.Valid() && len(due) < limit; it.Next() {
+			key := it.Item().Key()
 			if first == nil {
 				first = bytes.Clone(key)
 			}
-			name, at, err := parseQueueKey(key)
-			if err != nil || name != destination {
-				return false, fmt.Errorf("read %s: %w", describe(key), errBadKey)
-			}
-			d, err := decodeDelivery(at.ID, content)
+			d, ok, err := s.queued(txn, it.Item(), destination)
 			if err != nil {
-				return false, fmt.Errorf("read %s: %w", describe(key), err)
+				return err
 			}
-			due = append(due, d)
-			return len(due) < limit, ctx.Err()
-		})
+			if ok {
+				due = append(due, d)
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read queue of %q: %w", destination, err)
@@ -78,38 +104,118 @@ func (s *Store) Due(ctx context.Context, destination string, after store.Cursor,
 	return due, nil
 }
 
-// PendingDestinations implements store.History.
+// queued returns the delivery of an entry of a destination's queue, and false if it cannot be read.
+func (s *Store) queued(txn *badger.Txn, item *badger.Item, destination string) (d store.Delivery, ok bool, err error) {
+	key := item.Key()
+	name, at, err := parseQueueKey(key)
+	if err != nil || name != destination {
+		s.warnOnce(key, errBadKey)
+		return store.Delivery{}, false, nil
+	}
+	damage := error(nil)
+	err = item.Value(func(value []byte) error {
+		content, err := unseal(key, value)
+		if err == nil {
+			d, err = decodeDelivery(at.ID, content)
+		}
+		damage = err
+		return nil
+	})
+	if err != nil {
+		return store.Delivery{}, false, fmt.Errorf("read %s: %w: %w", describe(key), errDatabase, err)
+	}
+	if damage == nil {
+		return d, true, nil
+	}
+	s.warnOnce(key, damage)
+	d, ok, err = mend(txn, key)
+	return d, ok, err
+}
+
+// mend returns the delivery that an entry of the queue is of, from its other records, and false if they do not tell.
+func mend(txn *badger.Txn, key []byte) (d store.Delivery, ok bool, err error) {
+	name, at, err := parseQueueKey(key)
+	if err != nil {
+		return store.Delivery{}, false, nil
+	}
+	d, err = readDelivery(txn, at.ID)
+	switch {
+	case errors.Is(err, errDatabase):
+		return store.Delivery{}, false, err
+	case err != nil || d.State != store.Pending || d.Destination != name || d.Cursor() != at:
+		return store.Delivery{}, false, nil
+	}
+	return d, true, nil
+}
+
+// warnOnce logs a damaged record of a queue, which is met again and again.
+func (s *Store) warnOnce(key []byte, cause error) {
+	const remembered = 1000
+	s.failure.Lock()
+	defer s.failure.Unlock()
+	if s.damaged[string(key)] || len(s.damaged) >= remembered {
+		return
+	}
+	s.damaged[string(key)] = true
+	s.log.Error("record of a queue is damaged", zap.String("record", describe(key)), zap.Error(cause))
+}
+
+// PendingDestinations implements store.History. A destination all of whose pending deliveries stand behind blocked
+// heads is in no queue.
 func (s *Store) PendingDestinations(ctx context.Context) ([]string, error) {
 	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer s.use.RUnlock()
-	var names []string
+	names := make(map[string]bool)
 	err := s.db.View(func(txn *badger.Txn) error {
-		o := badger.DefaultIteratorOptions
-		o.PrefetchValues = false
-		o.Prefix = []byte{kindQueue}
-		it := txn.NewIterator(o)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); {
-			name, _, err := parseQueueKey(it.Item().Key())
+		for key := range firstOfEach(txn, kindQueue) {
+			name, _, err := parseQueueKey(key)
 			if err != nil {
-				return fmt.Errorf("read %s: %w", describe(it.Item().Key()), err)
+				return fmt.Errorf("read %s: %w", describe(key), err)
 			}
-			names = append(names, name)
+			names[name] = true
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			// To the first key behind all of this destination: the byte after its name is 0.
-			it.Seek(append(append([]byte{kindQueue}, name...), 1))
+		}
+		for key := range firstOfEach(txn, kindWaiting) {
+			name, err := parseLineKey(key[:max(len(key)-8, 0)])
+			if err != nil {
+				return fmt.Errorf("read %s: %w", describe(key), err)
+			}
+			names[name] = true
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list destinations: %w", err)
 	}
-	slices.Sort(names)
-	return names, nil
+	return slices.Sorted(maps.Keys(names)), nil
+}
+
+// firstOfEach yields the first key of each destination, of a kind whose keys begin with a destination and a zero byte.
+// A key is only good until the next.
+func firstOfEach(txn *badger.Txn, kind byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		o := badger.DefaultIteratorOptions
+		o.PrefetchValues = false
+		o.Prefix = []byte{kind}
+		it := txn.NewIterator(o)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); {
+			key := it.Item().Key()
+			name, _, _ := bytes.Cut(key, []byte{0})
+			behind := append(bytes.Clone(name), 1) // all others of the destination: the byte after its name is 0
+			if !yield(key) {
+				return
+			}
+			it.Seek(behind)
+		}
+	}
 }
 
 // Pending implements store.History.
@@ -126,13 +232,13 @@ func (s *Store) Load(ctx context.Context, id store.MessageID) (store.Message, []
 
 func (s *Store) loadMessage(id store.MessageID) (m store.Message, body []byte, err error) {
 	err = s.db.View(func(txn *badger.Txn) error {
-		var chunks int
-		m, chunks, body, err = readMessage(txn, id)
-		if err != nil || chunks == 0 {
+		stored, err := readMessage(txn, id)
+		m, body = stored.Message, stored.body
+		if err != nil || stored.chunks == 0 {
 			return err
 		}
 		body = make([]byte, 0, m.Size)
-		for n := range chunks {
+		for n := range stored.chunks {
 			key := chunkKey(id, n)
 			piece, err := get(txn, key)
 			if err != nil {
@@ -154,21 +260,38 @@ func (s *Store) loadMessage(id store.MessageID) (m store.Message, body []byte, e
 	return m, body, nil
 }
 
-// readMessage returns a message, and its body if that is not in chunks.
-func readMessage(txn *badger.Txn, id store.MessageID) (m store.Message, chunks int, body []byte, err error) {
+// readMessage returns a message that has been accepted. One that is written ahead is not there yet.
+func readMessage(txn *badger.Txn, id store.MessageID) (storedMessage, error) {
+	m, err := readStored(txn, id)
+	if err != nil || m.batch == (store.MessageID{}) {
+		return m, err
+	}
+	content, err := get(txn, batchKey(m.batch))
+	if err != nil || content == nil {
+		return m, err // without a head the batch is done
+	}
+	b, err := decodeBatch(content)
+	if err == nil && !b.decided {
+		err = store.ErrNotFound
+	}
+	return m, err
+}
+
+// readStored returns a message that may only be written ahead.
+func readStored(txn *badger.Txn, id store.MessageID) (storedMessage, error) {
 	key := messageKey(id)
 	content, err := get(txn, key)
 	if err != nil {
-		return store.Message{}, 0, nil, err
+		return storedMessage{}, err
 	}
 	if content == nil {
-		return store.Message{}, 0, nil, store.ErrNotFound
+		return storedMessage{}, store.ErrNotFound
 	}
-	m, chunks, body, err = decodeMessage(id, content)
+	m, err := decodeMessage(id, content)
 	if err != nil {
-		return store.Message{}, 0, nil, fmt.Errorf("read %s: %w", describe(key), err)
+		return storedMessage{}, fmt.Errorf("read %s: %w", describe(key), err)
 	}
-	return m, chunks, body, nil
+	return m, nil
 }
 
 // Delivery implements store.History.
@@ -201,7 +324,7 @@ func readDelivery(txn *badger.Txn, id store.DeliveryID) (store.Delivery, error) 
 		}
 		return d, nil
 	}
-	m, _, _, err := readMessage(txn, id.Message())
+	m, err := readMessage(txn, id.Message())
 	if err != nil {
 		return store.Delivery{}, err
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // formatVersion is that of the keys and values. A program refuses a store of another one.
-const formatVersion = 1
+const formatVersion = 2
 
 // ring is what the commit ring and the format record say.
 type ring struct {
@@ -31,7 +31,8 @@ func readRing(db *badger.DB) (ring, error) {
 				return errors.New("read format: wrong size")
 			}
 			if v := binary.BigEndian.Uint32(raw); v != formatVersion {
-				return fmt.Errorf("store has format %d; this program reads %d", v, formatVersion)
+				return fmt.Errorf("store has format %d, and this program reads %d; "+
+					"use the version that made it, or move its folder away to begin with an empty store", v, formatVersion)
 			}
 			r.formatted, r.base = true, binary.BigEndian.Uint64(raw[4:])
 		}
@@ -104,12 +105,16 @@ func writeFormat(db *badger.DB, base uint64, c commitRecord) error {
 	})
 }
 
+// countPending counts by keys alone, so that a damaged record counts too.
 func countPending(db *badger.DB) (n int64, err error) {
 	err = db.View(func(txn *badger.Txn) error {
-		return scan(txn, []byte{kindQueue}, nil, func([]byte, []byte) (bool, error) {
-			n++
-			return true, nil
-		})
+		for _, kind := range []byte{kindQueue, kindWaiting} {
+			scanKeys(txn, []byte{kind}, nil, func([]byte) bool {
+				n++
+				return true
+			})
+		}
+		return nil
 	})
 	return n, err
 }

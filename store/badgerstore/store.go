@@ -7,8 +7,8 @@
 //	lock        held by the process that has the store open
 //	badger/     Badger's files, and nothing else
 //	hwm         the number of the last commit group (sidefile.go)
-//	damage      what an earlier start has found, until the loss is accepted
-//	set-aside/  copies and strays, kept while a check is open or has failed
+//	damage      what an earlier start has found, until the loss is accepted or the files have changed
+//	set-aside/  copies and strays: start/ while a start is under way or has failed, others for ever
 //
 // The main type is [Store]. One goroutine writes, many read.
 package badgerstore
@@ -34,8 +34,9 @@ import (
 type Options struct {
 	Path string // the store's folder, made with mode 0700 if it is not there; required
 
-	// MinFree is the number of bytes to leave free on the disk: below it Accept returns store.ErrNoSpace. 0 means
-	// 256 MiB. Less than the 224 MiB that Badger needs for itself counts as those.
+	// MinFree is the number of bytes to leave free on the disk: below it Accept returns store.ErrNoSpace, and below half
+	// of it nothing is written but what makes room. 0 means 256 MiB. Less than the 224 MiB that Badger needs for itself
+	// counts as those, with a warning.
 	MinFree int64
 
 	MaxPending int64            // most pending deliveries: above it Accept returns store.ErrBacklog; 0 means 1,000,000
@@ -67,7 +68,7 @@ type Store struct {
 	now        func() time.Time
 	maxPending int64
 	reserve    int64
-	free       func(path string) (int64, error)
+	freeSpace  func(path string) (int64, error)
 	commitTxn  func(*badger.Txn) error
 
 	lock *os.File
@@ -84,12 +85,18 @@ type Store struct {
 	heads           *heads       // of the queues of destinations
 	ended           *heads       // of the sweep's index
 
-	use    sync.RWMutex // held by every call while it runs; Close takes it for itself
-	closed bool         // guarded by use
+	free   atomic.Int64 // bytes, at the last look
+	low    atomic.Bool  // free was below the reserve
+	stop   chan struct{}
+	looker sync.WaitGroup
 
-	failure sync.Mutex // guards err
+	use    sync.RWMutex // held by every call while it runs; Close takes it for itself
+	closed atomic.Bool
+
+	failure sync.Mutex // guards err and damaged
 	err     error
-	broken  chan struct{} // closed with err set
+	damaged map[string]bool // keys of damaged records that have been logged
+	broken  chan struct{}   // closed with err set
 }
 
 var _ store.Store = (*Store)(nil)
@@ -101,10 +108,11 @@ var _ store.Store = (*Store)(nil)
 // is too little disk to open it safely.
 func Open(o Options) (*Store, error) {
 	s := &Store{
-		path: o.Path, log: o.Log, now: o.Now, maxPending: o.MaxPending, reserve: o.MinFree, free: o.free, commitTxn: o.commit,
-		requests: make(chan *request, groupRequests), broken: make(chan struct{}),
-		heads: newHeads(func(key []byte) int { return len(key) - 8 - 16 }),
-		ended: newHeads(func([]byte) int { return 1 }),
+		path: o.Path, log: o.Log, now: o.Now, maxPending: o.MaxPending, reserve: o.MinFree, freeSpace: o.free, commitTxn: o.commit,
+		requests: make(chan *request, groupRequests), broken: make(chan struct{}), stop: make(chan struct{}),
+		damaged: make(map[string]bool),
+		heads:   newHeads(func(key []byte) int { return len(key) - 8 - 16 }),
+		ended:   newHeads(func([]byte) int { return 1 }),
 	}
 	if o.Path == "" {
 		return nil, errors.New("open store: no path")
@@ -121,9 +129,13 @@ func Open(o Options) (*Store, error) {
 	if s.reserve == 0 {
 		s.reserve = 256 << 20
 	}
-	s.reserve = max(s.reserve, floor)
-	if s.free == nil {
-		s.free = freeSpace
+	if s.reserve < floor {
+		s.log.Warn("the reserve of free disk space is raised to what the database needs",
+			zap.Int64("min_free_bytes", s.reserve), zap.Int64("reserve_bytes", floor))
+		s.reserve = floor
+	}
+	if s.freeSpace == nil {
+		s.freeSpace = freeSpace
 	}
 	if s.commitTxn == nil {
 		s.commitTxn = (*badger.Txn).Commit
@@ -141,19 +153,19 @@ func (s *Store) open(acceptLoss bool) (err error) {
 	if s.lock, err = lock(filepath.Join(s.path, "lock")); err != nil {
 		return fmt.Errorf("%q: %w", s.path, err)
 	}
+	gate := &gate{path: s.path, log: s.log, now: s.now, acceptLoss: acceptLoss, free: s.freeSpace}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.release())
+			err = errors.Join(gate.failed(err), s.closeFiles(), gate.closed(), s.lock.Close())
 		}
 	}()
 	s.warnOfMode()
-	gate := &gate{path: s.path, log: s.log, now: s.now, acceptLoss: acceptLoss, free: s.free}
 	side, err := gate.before()
 	if err != nil {
 		return err
 	}
 	if s.db, err = openBadger(gate.badgerPath(), s.log); err != nil {
-		return gate.failed(err)
+		return err
 	}
 	state, err := gate.after(s.db, side)
 	if err != nil {
@@ -170,12 +182,16 @@ func (s *Store) open(acceptLoss bool) (err error) {
 	s.maxGroupSize = min(groupSize, s.db.MaxBatchSize()*9/10)
 	s.maxGroupEntries = s.db.MaxBatchCount() * 9 / 10
 	s.committer.Go(s.commitLoop)
-	if err := s.deleteOrphans(); err != nil {
+	if err := s.finishBatches(); err != nil {
 		close(s.requests)
-		s.committer.Wait()
+		if s.Err() == nil { // else a commit may hang
+			s.committer.Wait()
+		}
 		return err
 	}
-	s.log.Info("store opened", zap.String("path", s.path), zap.Int64("pending", state.pending), zap.Uint64("commits", state.seq))
+	s.look()
+	s.looker.Go(s.lookLoop)
+	s.log.Info("store opened", zap.String("path", s.path), zap.Int64("pending", s.pending.Load()), zap.Uint64("commits", state.seq))
 	return nil
 }
 
@@ -229,7 +245,7 @@ func (s *Store) warnOfMode() {
 func (s *Store) begin(ctx context.Context) error {
 	s.use.RLock()
 	err := ctx.Err()
-	if s.closed {
+	if s.closed.Load() {
 		err = store.ErrClosed
 	}
 	if err == nil {
@@ -255,23 +271,42 @@ func (s *Store) Err() error {
 // leave it: what it has acknowledged is in the log, and writing more to a failing disk helps nobody. Closing takes
 // 15 s at most; after that it returns an error, and the process may end without loss. A second Close does nothing.
 func (s *Store) Close() error {
-	s.use.Lock()
-	if s.closed {
-		s.use.Unlock()
+	if s.closed.Swap(true) {
 		return nil
 	}
-	s.closed = true
+	done := make(chan error, 1)
+	go func() { done <- s.shut() }()
+	// A sync may hang, and Badger tries for ever to write out a memtable (docs/badger.md, "Messages and stopping").
+	// Then the goroutines stay behind until the process ends.
+	late := time.NewTimer(closeTimeout)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		err := fmt.Errorf("close store: not done after %s; nothing is lost, the next start reads its log", closeTimeout)
+		_ = s.fail(err) // those who wait for a commit go
+		return err
+	}
+}
+
+func (s *Store) shut() error {
+	s.use.Lock()
 	close(s.requests) // nobody sends any more: every sender holds use
 	s.use.Unlock()
 	s.committer.Wait()
-	return s.release()
+	close(s.stop)
+	s.looker.Wait()
+	return errors.Join(s.closeFiles(), s.lock.Close())
 }
 
-// release closes whatever has been opened.
-func (s *Store) release() error {
+// closeFiles closes whatever has been opened behind the lock.
+func (s *Store) closeFiles() error {
 	var errs []error
 	if s.db != nil && s.Err() == nil {
-		errs = append(errs, closeBadger(s.db))
+		if err := s.db.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close database: %w", err))
+		}
 	}
 	if s.side != nil {
 		errs = append(errs, s.side.close())
@@ -279,40 +314,25 @@ func (s *Store) release() error {
 	if s.dir != nil {
 		errs = append(errs, s.dir.Close())
 	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-	}
 	return errors.Join(errs...)
 }
 
-// closeBadger bounds the time of closing: Badger tries for ever to write out a memtable (docs/badger.md, "Messages and stopping"). If it does not
-// end, its goroutines stay behind until the process ends.
-func closeBadger(db *badger.DB) error {
-	done := make(chan error, 1)
-	go func() { done <- db.Close() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("close database: %w", err)
-		}
-		return nil
-	case <-time.After(closeTimeout):
-		return fmt.Errorf("close database: not done after %s; nothing is lost, the next start reads its log", closeTimeout)
-	}
-}
+// errDatabase marks an error of the database itself; others are of one record.
+var errDatabase = errors.New("database error")
 
-// get returns the content under key, and nil if there is none. It is a copy.
+// get returns the content under key, and nil if there is none. It is a copy. The error is errDatabase, or says that
+// the record is damaged.
 func get(txn *badger.Txn, key []byte) ([]byte, error) {
 	item, err := txn.Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", describe(key), err)
+		return nil, fmt.Errorf("read %s: %w: %w", describe(key), errDatabase, err)
 	}
 	value, err := item.ValueCopy(nil)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", describe(key), err)
+		return nil, fmt.Errorf("read %s: %w: %w", describe(key), errDatabase, err)
 	}
 	content, err := unseal(key, value)
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/postern-relay/postern/store"
 )
@@ -130,7 +132,7 @@ func TestReserve(t *testing.T) {
 		}
 		after := due[0]
 		after.State, after.EndedAt = store.Delivered, time.Now()
-		mustDo(t, s.Record(t.Context(), due[0], after, store.Attempt{}))
+		mustRecord(t, s, due[0], after, store.Attempt{})
 	})
 	t.Run("at it messages are taken", func(t *testing.T) {
 		free.Store(1 << 30)
@@ -168,15 +170,25 @@ func keysIn(tb testing.TB, s *Store) map[string]int {
 	tb.Helper()
 	found := make(map[string]int)
 	err := s.db.View(func(txn *badger.Txn) error {
-		return scan(txn, nil, nil, func(key, _ []byte) (bool, error) {
+		scanKeys(txn, nil, nil, func(key []byte) bool {
 			if key[0] != kindCommit && key[0] != kindFormat {
 				found[string(key[:1])]++
 			}
-			return true, nil
+			return true
 		})
+		return nil
 	})
 	mustDo(tb, err)
 	return found
+}
+
+func mustRecord(tb testing.TB, s *Store, before, after store.Delivery, a store.Attempt) store.Delivery {
+	tb.Helper()
+	released, err := s.Record(tb.Context(), before, after, a)
+	if err != nil {
+		tb.Fatalf("Record: %v", err)
+	}
+	return released
 }
 
 func TestLeftovers(t *testing.T) {
@@ -195,8 +207,8 @@ func TestLeftovers(t *testing.T) {
 			t.Fatalf("Accept: got error %v, want ErrBroken", err)
 		}
 		dead := snapshot(t, path)
-		if got := keysIn(t, s); got["o"] != 1 || got["b"] == 0 {
-			t.Fatalf("keys before: %v, want a mark and chunks", got)
+		if got := keysIn(t, s); got["o"] != 2 || got["b"] == 0 {
+			t.Fatalf("keys before: %v, want the head and a part of a batch, and chunks", got)
 		}
 		mustDo(t, s.Close())
 		t.Cleanup(func() { mustDo(t, s.db.Close()) })
@@ -243,7 +255,7 @@ func TestLeftovers(t *testing.T) {
 					after.State, after.EndedAt = store.Failed, time.Now()
 				}
 				a := store.Attempt{Delivery: after.ID, Round: 1, Number: after.Made}
-				mustDo(t, s.Record(t.Context(), due[0], after, a))
+				mustRecord(t, s, due[0], after, a)
 				due[0] = after
 			}
 		}
@@ -256,45 +268,136 @@ func TestLeftovers(t *testing.T) {
 	})
 }
 
-// rivalRequest is what Accept would send for m.
+// rivalRequest is what Accept would send for m, which has one recipient.
 func rivalRequest(tb testing.TB, m store.Message) *request {
-	entries, _, err := encodeAccept(m, nil)
+	tb.Helper()
+	raws, err := encodeDeliveries(m)
 	mustDo(tb, err)
+	var entries []entry
+	mustDo(tb, encodeAccept(storedMessage{Message: m}, nil, func(e entry) error {
+		entries = append(entries, e)
+		return nil
+	}))
 	return &request{size: 1000, entries: 10, done: make(chan error, 1), stage: func(g *group) error {
 		for _, e := range entries {
 			g.put(e.key, e.value)
 		}
+		g.identify(m)
+		g.enqueue(m.Delivery(0), raws[0])
 		g.pending++
 		return nil
 	}}
+}
+
+// spoil changes a bit of the value under a key.
+func spoil(tb testing.TB, s *Store, key []byte) {
+	tb.Helper()
+	mustDo(tb, s.db.Update(func(txn *badger.Txn) error {
+		item, err := txn.Get(key)
+		if err != nil {
+			return err
+		}
+		value, err := item.ValueCopy(nil)
+		if err != nil {
+			return err
+		}
+		value[len(value)/2] ^= 1
+		return txn.Set(key, value)
+	}))
 }
 
 func TestDamagedRecord(t *testing.T) {
 	t.Run("a changed value is an error that names it, never an answer", func(t *testing.T) {
 		s := mustOpen(t, Options{Path: t.TempDir()})
 		id := fill(t, s, 1, 100)[0]
-		for _, key := range [][]byte{messageKey(id), queueKey("alerts", mustDue(t, s).Cursor())} {
-			mustDo(t, s.db.Update(func(txn *badger.Txn) error {
-				item, err := txn.Get(key)
-				if err != nil {
-					return err
-				}
-				value, err := item.ValueCopy(nil)
-				if err != nil {
-					return err
-				}
-				value[len(value)/2] ^= 1
-				return txn.Set(key, value)
-			}))
-		}
+		spoil(t, s, messageKey(id))
 		_, _, err := s.Load(t.Context(), id)
 		if err == nil || !strings.Contains(err.Error(), id.String()) || !errors.Is(err, errChecksum) {
 			t.Errorf("Load: got error %v, want one of the checksum with the id", err)
 		}
-		if _, err := s.Due(t.Context(), "alerts", store.Cursor{}, 1); !errors.Is(err, errChecksum) {
-			t.Errorf("Due: got error %v, want one of the checksum", err)
+	})
+	t.Run("a damaged entry of a queue is made anew, and its delivery can end", func(t *testing.T) {
+		for _, attempted := range []bool{false, true} {
+			s := mustOpen(t, Options{Path: t.TempDir()})
+			fill(t, s, 2, 100)
+			d := mustDue(t, s)
+			if attempted {
+				after := d
+				after.Made++
+				mustRecord(t, s, d, after, store.Attempt{Delivery: d.ID, Round: 1, Number: 1})
+				d = after
+			}
+			spoil(t, s, queueKey("alerts", d.Cursor()))
+			if got := mustDue(t, s); got != d {
+				t.Errorf("attempted %t: Due: got %+v, want %+v", attempted, got, d)
+			}
+			after := d
+			after.State, after.EndedAt = store.Delivered, time.Now()
+			mustRecord(t, s, d, after, store.Attempt{})
+			if got := pendingOf(t, s); got != 1 {
+				t.Errorf("attempted %t: pending: got %d, want the other", attempted, got)
+			}
 		}
 	})
+	t.Run("one that cannot be made anew is left out, logged once, and holds up no other", func(t *testing.T) {
+		core, logs := observer.New(zap.ErrorLevel)
+		s := mustOpen(t, Options{Path: t.TempDir(), Log: zap.New(core)})
+		ids := fill(t, s, 2, 100)
+		spoil(t, s, queueKey("alerts", mustDue(t, s).Cursor()))
+		spoil(t, s, messageKey(ids[0]))
+		for range 3 {
+			if got := mustDue(t, s); got.ID != ids[1].Delivery(0) {
+				t.Errorf("Due: got %s, want the second delivery", got.ID)
+			}
+		}
+		if got := logs.FilterMessage("record of a queue is damaged").Len(); got != 1 {
+			t.Errorf("got %d log lines, want 1", got)
+		}
+		if n, err := countPending(s.db); n != 2 || err != nil {
+			t.Errorf("countPending: got %d, error %v; want it to count both", n, err)
+		}
+	})
+	t.Run("a message that cannot be read stays, and the sweep goes on", func(t *testing.T) {
+		s := mustOpen(t, Options{Path: t.TempDir()})
+		ids := fill(t, s, 3, 100)
+		now := time.Now()
+		for _, d := range mustDueAll(t, s) {
+			after := d
+			after.State, after.EndedAt = store.Delivered, now
+			mustRecord(t, s, d, after, store.Attempt{})
+		}
+		spoil(t, s, messageKey(ids[0]))
+		spoil(t, s, endedKey(now, ids[1].Delivery(0)))
+		before := now.Add(time.Hour)
+		deleted := 0
+		for range 10 {
+			n, more, err := s.Sweep(t.Context(), before, 1)
+			mustDo(t, err)
+			deleted += n
+			if !more {
+				break
+			}
+		}
+		if deleted != 2 {
+			t.Errorf("deleted: got %d, want the 2 that can be read", deleted)
+		}
+		if got := keysIn(t, s); got["e"] != 1 || got["m"] != 1 {
+			t.Errorf("keys: %v, want those of the damaged one", got)
+		}
+		if keys, more, err := s.endedBefore(before, 10); len(keys) != 0 || more || err != nil {
+			t.Errorf("to look at now: %d, more %t, error %v; want none", len(keys), more, err)
+		}
+		if keys, _, err := s.endedBefore(before.Add(lookAgain+time.Millisecond), 10); len(keys) != 1 || err != nil {
+			t.Errorf("to look at a day later: %d, error %v; want the damaged one", len(keys), err)
+		}
+	})
+}
+
+func mustDueAll(tb testing.TB, s *Store) []store.Delivery {
+	tb.Helper()
+	due, err := s.Due(tb.Context(), "alerts", store.Cursor{}, 100_000)
+	mustDo(tb, err)
+	return due
 }
 
 func mustDue(tb testing.TB, s *Store) store.Delivery {

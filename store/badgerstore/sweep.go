@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
+	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/store"
 )
 
 // Sweep implements store.Sweeper. It goes through the index of ended deliveries, oldest first. A message with a
-// delivery that is pending is left to the entry which that will get, and one whose last delivery has not ended long
-// enough to the entry of that; the entry looked at goes.
+// delivery that is pending or Blocking is left to the entry which that will get, and one whose last delivery has not
+// ended long enough to the entry of that; the entry looked at goes. A message that cannot be read is logged, kept, and
+// looked at again lookAgain later.
 func (s *Store) Sweep(ctx context.Context, before time.Time, limit int) (deleted int, more bool, err error) {
 	if err := s.begin(ctx); err != nil {
 		return 0, false, err
@@ -26,22 +28,19 @@ func (s *Store) Sweep(ctx context.Context, before time.Time, limit int) (deleted
 		return 0, false, fmt.Errorf("sweep: %w", err)
 	}
 	w := sweeping{store: s, before: before, seen: make(map[store.MessageID]bool)}
-	var damaged error // one unreadable record does not keep all the others
 	for _, key := range keys {
-		if err := w.add(ctx, key); errors.Is(err, errUnreadable) {
-			damaged = errors.Join(damaged, err)
-		} else if err != nil {
+		if err := w.add(ctx, key); err != nil {
 			return w.deleted, more, fmt.Errorf("sweep: %w", err)
 		}
 	}
 	if err := w.flush(ctx); err != nil {
 		return w.deleted, more, fmt.Errorf("sweep: %w", err)
 	}
-	if damaged != nil {
-		return w.deleted, more, fmt.Errorf("sweep: %w", damaged)
-	}
 	return w.deleted, more, nil
 }
+
+// lookAgain is how long the sweep leaves a message alone that it could not read.
+const lookAgain = 24 * time.Hour
 
 // endedBefore returns up to limit e keys of before the given time, and whether there are more.
 func (s *Store) endedBefore(before time.Time, limit int) (keys [][]byte, more bool, err error) {
@@ -52,31 +51,30 @@ func (s *Store) endedBefore(before time.Time, limit int) (keys [][]byte, more bo
 		defer func() { s.ended.end(prefix, walk, first, err == nil) }()
 	}
 	err = s.db.View(func(txn *badger.Txn) error {
-		return scan(txn, prefix, from, func(key, _ []byte) (bool, error) {
+		scanKeys(txn, prefix, from, func(key []byte) bool {
 			key = slices.Clone(key)
 			if first == nil {
 				first = key
 			}
 			ended, _, err := parseEndedKey(key)
 			if err != nil {
-				return false, fmt.Errorf("read %s: %w", describe(key), err)
+				s.warnOnce(key, err)
+				return true
 			}
 			if !ended.Before(before) {
-				return false, nil
+				return false
 			}
 			if len(keys) >= limit {
 				more = true
-				return false, nil
+				return false
 			}
 			keys = append(keys, key)
-			return true, nil
+			return true
 		})
+		return nil
 	})
 	return keys, more, err
 }
-
-// errUnreadable marks a message that cannot be swept because it cannot be read.
-var errUnreadable = errors.New("unreadable")
 
 // sweeping gathers the keys of several messages, to delete them in one group.
 type sweeping struct {
@@ -104,22 +102,26 @@ func (w *sweeping) add(ctx context.Context, endKey []byte) error {
 	var later []byte
 	if !w.seen[message] {
 		err = w.store.db.View(func(txn *badger.Txn) error {
-			m, chunks, _, err := readMessage(txn, message)
+			m, err := readMessage(txn, message)
 			if errors.Is(err, store.ErrNotFound) {
 				return nil // another entry of it came first
 			}
 			if err != nil {
 				return err
 			}
-			if later, err = nextLook(txn, m, w.before); err != nil || later != nil {
+			if later, err = nextLook(txn, m.Message, w.before); err != nil || later != nil {
 				return err
 			}
-			last, attempts, err = keysOf(txn, m, chunks)
+			last, attempts, err = keysOf(txn, m)
 			return err
 		})
 	}
+	if errors.Is(err, errDatabase) {
+		return err
+	}
 	if err != nil {
-		return fmt.Errorf("message %s: %w: %w", message, errUnreadable, err)
+		w.store.log.Error("message cannot be read and is kept", zap.Stringer("message_id", message), zap.Error(err))
+		later, last, attempts = endedKey(w.before.Add(lookAgain), id), nil, nil
 	}
 	// Attempts may be too many for one transaction. If this ends between two, the message is still there, and so is
 	// its entry in the index.
@@ -149,7 +151,8 @@ func (w *sweeping) flush(ctx context.Context) error {
 		return nil
 	}
 	keys, later := w.keys, w.later
-	err := w.store.removeKeys(ctx, keys, func(g *group) (bool, error) {
+	submit := func(r *request) error { return w.store.submit(ctx, r) }
+	err := w.store.removeKeys(submit, keys, func(g *group) (bool, error) {
 		for _, e := range later {
 			g.put(e.key, e.value)
 		}
@@ -167,7 +170,7 @@ func (w *sweeping) flush(ctx context.Context) error {
 var stillPending = []byte{kindQueue}
 
 // nextLook returns nil if all deliveries of a message have ended before the given time. Otherwise it returns the key
-// of the entry at which to look again, or stillPending if the end of a delivery is to write that.
+// of the entry at which to look again, or stillPending if the end of a delivery or its release is to write that.
 func nextLook(txn *badger.Txn, m store.Message, before time.Time) ([]byte, error) {
 	var latest store.Delivery
 	for n := range m.Recipients {
@@ -175,7 +178,7 @@ func nextLook(txn *badger.Txn, m store.Message, before time.Time) ([]byte, error
 		if err != nil {
 			return nil, err
 		}
-		if !d.State.Ended() {
+		if !d.State.Ended() || d.Blocking {
 			return stillPending, nil
 		}
 		if latest.EndedAt.Before(d.EndedAt) {
@@ -189,9 +192,9 @@ func nextLook(txn *badger.Txn, m store.Message, before time.Time) ([]byte, error
 }
 
 // keysOf returns the keys of a message all of whose deliveries have ended: those of its attempts, and the others.
-func keysOf(txn *badger.Txn, m store.Message, chunks int) (last, attempts [][]byte, err error) {
+func keysOf(txn *badger.Txn, m storedMessage) (last, attempts [][]byte, err error) {
 	last = append(last, messageKey(m.ID))
-	for n := range chunks {
+	for n := range m.chunks {
 		last = append(last, chunkKey(m.ID, n))
 	}
 	if m.Idempotency != nil {
@@ -203,13 +206,10 @@ func keysOf(txn *badger.Txn, m store.Message, chunks int) (last, attempts [][]by
 			return nil, nil, err
 		}
 		last = append(last, deliveryKey(d.ID), endedKey(d.EndedAt, d.ID))
-		err = scan(txn, attemptPrefix(d.ID), nil, func(key, _ []byte) (bool, error) {
+		scanKeys(txn, attemptPrefix(d.ID), nil, func(key []byte) bool {
 			attempts = append(attempts, slices.Clone(key))
-			return true, nil
+			return true
 		})
-		if err != nil {
-			return nil, nil, err
-		}
 	}
 	return last, attempts, nil
 }

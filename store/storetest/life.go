@@ -107,13 +107,18 @@ func testLife(t *testing.T, open Open) {
 		_, _, acceptErr := s.Accept(t.Context(), message(t, "alerts"), nil)
 		_, dueErr := s.Due(t.Context(), "alerts", store.Cursor{}, 1)
 		after, a := end(m.Delivery(0), store.Delivered, start)
-		recordErr := s.Record(t.Context(), m.Delivery(0), after, a)
+		_, recordErr := s.Record(t.Context(), m.Delivery(0), after, a)
 		_, _, loadErr := s.Load(t.Context(), m.ID)
 		_, deliveryErr := s.Delivery(t.Context(), m.ID.Delivery(0))
 		_, attemptsErr := s.Attempts(t.Context(), m.ID.Delivery(0), 1)
 		_, namesErr := s.PendingDestinations(t.Context())
 		_, _, sweepErr := s.Sweep(t.Context(), start, 1)
-		for i, err := range []error{acceptErr, dueErr, recordErr, loadErr, deliveryErr, attemptsErr, namesErr, sweepErr} {
+		_, allErr := s.AcceptAll(t.Context(), sequence(nil, nil))
+		_, releaseErr := s.Release(t.Context(), "alerts", 1)
+		pauseErr, resumeErr := s.Pause(t.Context(), "alerts", store.Pause{}), s.Resume(t.Context(), "alerts")
+		_, pausedErr := s.Paused(t.Context())
+		for i, err := range []error{acceptErr, dueErr, recordErr, loadErr, deliveryErr, attemptsErr, namesErr, sweepErr,
+			allErr, releaseErr, pauseErr, resumeErr, pausedErr} {
 			if !errors.Is(err, store.ErrClosed) {
 				t.Errorf("call %d: got error %v, want ErrClosed", i, err)
 			}

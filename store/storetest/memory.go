@@ -27,8 +27,10 @@ type Memory struct {
 	mu       sync.Mutex // guards the fields below
 	messages map[store.MessageID]*memoryMessage
 	keys     map[[32]byte]store.MessageID
-	queues   map[string][]store.Delivery // of each destination, sorted by cursor
-	pending  int64
+	queues   map[string][]store.Delivery // of each destination, sorted by cursor; of a line only the head
+	lines    map[lineName]*line
+	pauses   map[string]store.Pause
+	pending  int64 // those behind the head of a line included
 	closed   bool
 	err      error
 
@@ -52,6 +54,8 @@ func NewMemory(o MemoryOptions) *Memory {
 		messages: make(map[store.MessageID]*memoryMessage),
 		keys:     make(map[[32]byte]store.MessageID),
 		queues:   make(map[string][]store.Delivery),
+		lines:    make(map[lineName]*line),
+		pauses:   make(map[string]store.Pause),
 	}
 	if m.now == nil {
 		m.now = time.Now
@@ -60,51 +64,6 @@ func NewMemory(o MemoryOptions) *Memory {
 		m.maxPending = 1_000_000
 	}
 	return m
-}
-
-// Accept implements store.Acceptor.
-func (m *Memory) Accept(ctx context.Context, msg store.Message, body []byte) (store.Message, bool, error) {
-	if err := ctx.Err(); err != nil {
-		return store.Message{}, false, err
-	}
-	msg, err := normal(msg, body, m.now)
-	if err != nil {
-		return store.Message{}, false, err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.usableLocked(); err != nil {
-		return store.Message{}, false, err
-	}
-	if msg.Idempotency != nil {
-		if id, ok := m.keys[msg.Idempotency.Key]; ok {
-			first := m.messages[id].message
-			if first.Idempotency.Content != msg.Idempotency.Content {
-				return store.Message{}, false, store.ErrKeyConflict
-			}
-			return cloneMessage(first), true, nil
-		}
-	}
-	if _, ok := m.messages[msg.ID]; ok {
-		return store.Message{}, false, fmt.Errorf("accept message %s: id is taken", msg.ID)
-	}
-	n := int64(len(msg.Recipients))
-	if n > 0 && m.pending+n > m.maxPending {
-		return store.Message{}, false, store.ErrBacklog
-	}
-	kept := &memoryMessage{
-		message: msg, body: append([]byte{}, body...),
-		deliveries: make([]store.Delivery, n), attempts: make([][]store.Attempt, n),
-	}
-	for i := range msg.Recipients {
-		kept.deliveries[i] = msg.Delivery(i)
-		m.enqueueLocked(kept.deliveries[i])
-	}
-	m.messages[msg.ID] = kept
-	if msg.Idempotency != nil {
-		m.keys[msg.Idempotency.Key] = msg.ID
-	}
-	return cloneMessage(msg), false, nil
 }
 
 // Due implements store.Queue.
@@ -122,39 +81,6 @@ func (m *Memory) Due(ctx context.Context, destination string, after store.Cursor
 	first := sort.Search(len(queue), func(i int) bool { return after.Less(queue[i].Cursor()) })
 	last := min(len(queue), first+max(limit, 0))
 	return slices.Clone(queue[first:last]), nil
-}
-
-// Record implements store.Queue.
-func (m *Memory) Record(ctx context.Context, before, after store.Delivery, a store.Attempt) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := checkRecord(before, after, a); err != nil {
-		return err
-	}
-	before, after = normalDelivery(before), normalDelivery(after)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.usableLocked(); err != nil {
-		return err
-	}
-	kept, ok := m.messages[before.ID.Message()]
-	if !ok || before.ID.Index() >= len(kept.deliveries) {
-		return store.ErrStale
-	}
-	n := before.ID.Index()
-	if kept.deliveries[n] != before || before.State != store.Pending {
-		return store.ErrStale
-	}
-	m.dequeueLocked(before)
-	kept.deliveries[n] = after
-	if after.State == store.Pending {
-		m.enqueueLocked(after)
-	}
-	if a.Number > 0 {
-		kept.attempts[n] = insertAttempt(kept.attempts[n], normalAttempt(a))
-	}
-	return nil
 }
 
 // Load implements store.Loader.
@@ -231,7 +157,16 @@ func (m *Memory) PendingDestinations(ctx context.Context) ([]string, error) {
 	if err := m.usableLocked(); err != nil {
 		return nil, err
 	}
-	return slices.Sorted(maps.Keys(m.queues)), nil
+	names := make(map[string]bool)
+	for name := range m.queues {
+		names[name] = true
+	}
+	for name, l := range m.lines {
+		if len(l.behind) > 0 {
+			names[name.destination] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names)), nil
 }
 
 // Sweep implements store.Sweeper.
@@ -297,35 +232,9 @@ func (m *Memory) usableLocked() error {
 	return m.err
 }
 
-func (m *Memory) enqueueLocked(d store.Delivery) {
-	queue := m.queues[d.Destination]
-	m.queues[d.Destination] = slices.Insert(queue, place(queue, d), d)
-	m.pending++
-}
-
-func (m *Memory) dequeueLocked(d store.Delivery) {
-	queue := m.queues[d.Destination]
-	// Deliveries leave near the front, so it is the front that moves: a long queue is emptied in linear time.
-	i := place(queue, d)
-	copy(queue[1:i+1], queue[:i])
-	queue[0] = store.Delivery{}
-	queue = queue[1:]
-	if len(queue) == 0 {
-		delete(m.queues, d.Destination)
-	} else {
-		m.queues[d.Destination] = queue
-	}
-	m.pending--
-}
-
-// place returns where d stands in the queue, or would.
-func place(queue []store.Delivery, d store.Delivery) int {
-	return sort.Search(len(queue), func(i int) bool { return !queue[i].Cursor().Less(d.Cursor()) })
-}
-
 func (k *memoryMessage) endedBefore(t time.Time) bool {
 	for _, d := range k.deliveries {
-		if !d.State.Ended() || !d.EndedAt.Before(t) {
+		if !d.State.Ended() || d.Blocking || !d.EndedAt.Before(t) {
 			return false
 		}
 	}

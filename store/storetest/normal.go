@@ -17,6 +17,9 @@ func normal(m store.Message, body []byte, now func() time.Time) (store.Message, 
 	if len(m.Recipients) > store.MaxDeliveries {
 		return store.Message{}, fmt.Errorf("accept message %s: %d recipients: %w", m.ID, len(m.Recipients), store.ErrTooLarge)
 	}
+	if len(m.Key) > store.MaxKey {
+		return store.Message{}, fmt.Errorf("accept message %s: ordering key of %d bytes", m.ID, len(m.Key))
+	}
 	m = cloneMessage(m)
 	if m.AcceptedAt.IsZero() {
 		m.AcceptedAt = now()
@@ -24,17 +27,27 @@ func normal(m store.Message, body []byte, now func() time.Time) (store.Message, 
 	m.AcceptedAt = toMillis(m.AcceptedAt)
 	m.Size = len(body)
 	for i, r := range m.Recipients {
-		if n := len(r.Destination); n == 0 || n > 100 || strings.IndexByte(r.Destination, 0) >= 0 {
-			return store.Message{}, fmt.Errorf("accept message %s: recipient %d: bad destination name of %d bytes", m.ID, i, n)
+		if err := checkName(r.Destination); err != nil {
+			return store.Message{}, fmt.Errorf("accept message %s: recipient %d: %w", m.ID, i, err)
+		}
+		if n := len(r.Order); n > store.MaxKey+1 {
+			return store.Message{}, fmt.Errorf("accept message %s: recipient %d: bad order of %d bytes", m.ID, i, n)
 		}
 		m.Recipients[i].Delay = r.Delay.Truncate(time.Millisecond)
 	}
 	return m, nil
 }
 
+func checkName(destination string) error {
+	if n := len(destination); n == 0 || n > 100 || strings.IndexByte(destination, 0) >= 0 {
+		return fmt.Errorf("bad destination name of %d bytes", n)
+	}
+	return nil
+}
+
 func checkRecord(before, after store.Delivery, a store.Attempt) error {
 	switch {
-	case before.ID != after.ID || before.Destination != after.Destination:
+	case before.ID != after.ID || before.Destination != after.Destination || before.Order != after.Order:
 		return fmt.Errorf("record attempt of %s: the state after it is of another delivery", before.ID)
 	case a.Number > 0 && a.Delivery != before.ID:
 		return fmt.Errorf("record attempt of %s: the attempt is of another delivery", before.ID)
@@ -44,6 +57,7 @@ func checkRecord(before, after store.Delivery, a store.Attempt) error {
 
 func cloneMessage(m store.Message) store.Message {
 	m.Recipients = slices.Clone(m.Recipients)
+	m.Header = append([]store.Field(nil), m.Header...)
 	if m.Idempotency != nil {
 		pair := *m.Idempotency
 		m.Idempotency = &pair
@@ -53,7 +67,17 @@ func cloneMessage(m store.Message) store.Message {
 
 func normalDelivery(d store.Delivery) store.Delivery {
 	d.AcceptedAt, d.DueAt, d.EndedAt = toMillis(d.AcceptedAt), toMillis(d.DueAt), toMillis(d.EndedAt)
+	d.Blocking = d.Blocking && d.State == store.Failed && d.Order != ""
 	return d
+}
+
+// normalPause is p as engines keep it.
+func normalPause(p store.Pause) store.Pause {
+	p.At = toMillis(p.At)
+	if len(p.Reason) > store.MaxReason {
+		p.Reason = strings.ToValidUTF8(p.Reason[:store.MaxReason], "")
+	}
+	return p
 }
 
 // normalAttempt returns a copy that shares nothing with a.

@@ -28,6 +28,14 @@ type Open func(tb testing.TB, o Options) store.Store
 // Run runs the whole suite.
 func Run(t *testing.T, open Open) {
 	t.Run("accept", func(t *testing.T) { testAccept(t, open) })
+	t.Run("all", func(t *testing.T) {
+		testAcceptAll(t, open)
+		testAcceptAllKeys(t, open)
+	})
+	t.Run("full", func(t *testing.T) { testFull(t, open) })
+	t.Run("lines", func(t *testing.T) { testLines(t, open) })
+	t.Run("blocking", func(t *testing.T) { testBlocking(t, open) })
+	t.Run("pauses", func(t *testing.T) { testPauses(t, open) })
 	t.Run("idempotency", func(t *testing.T) { testIdempotency(t, open) })
 	t.Run("queue", func(t *testing.T) { testQueue(t, open) })
 	t.Run("record", func(t *testing.T) { testRecord(t, open) })
@@ -101,7 +109,7 @@ func attempt(d store.Delivery, at time.Time) store.Attempt {
 
 func record(tb testing.TB, s store.Store, before, after store.Delivery, a store.Attempt) {
 	tb.Helper()
-	if err := s.Record(tb.Context(), before, after, a); err != nil {
+	if _, err := s.Record(tb.Context(), before, after, a); err != nil {
 		tb.Fatalf("Record: %v", err)
 	}
 }
@@ -120,6 +128,9 @@ func testAccept(t *testing.T, open Open) {
 		m.Recipients[1].Delay = 90 * time.Second
 		m.Idempotency = &store.Idempotency{Key: [32]byte{1}, Content: [32]byte{2}}
 		m.ContentType = "text/plain; x=\xff\x00" // bytes of a header need not be UTF-8
+		m.Key, m.Recipients[0].Order = "k\xff", "kk\xff"
+		m.Path = "/a%2fb/\xff?c=d"
+		m.Header = []store.Field{{Name: "X-B", Value: "2"}, {Name: "X-A", Value: "1\xfe"}, {Name: "X-B"}}
 		stored := accept(t, s, m, "hello")
 		m.Size = 5
 		equal(t, "stored", stored, m)

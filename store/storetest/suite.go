@@ -182,15 +182,15 @@ func testRecord(t *testing.T, open Open) {
 		unknown := message(t, "alerts").Delivery(0)
 		for name, before := range map[string]store.Delivery{"first": d, "never stored": wrongMade, "unknown": unknown} {
 			after, a := end(before, store.Failed, start)
-			if err := s.Record(t.Context(), before, after, a); !errors.Is(err, store.ErrStale) {
+			if _, err := s.Record(t.Context(), before, after, a); !errors.Is(err, store.ErrStale) {
 				t.Errorf("%s: got error %v, want ErrStale", name, err)
 			}
 		}
 		record(t, s, second, ended, b)
-		if err := s.Record(t.Context(), second, ended, b); !errors.Is(err, store.ErrStale) {
+		if _, err := s.Record(t.Context(), second, ended, b); !errors.Is(err, store.ErrStale) {
 			t.Errorf("twice: got error %v, want ErrStale", err)
 		}
-		if err := s.Record(t.Context(), ended, ended, b); !errors.Is(err, store.ErrStale) {
+		if _, err := s.Record(t.Context(), ended, ended, b); !errors.Is(err, store.ErrStale) {
 			t.Errorf("ended: got error %v, want ErrStale", err)
 		}
 		attempts, err := s.Attempts(t.Context(), d.ID, 10)
@@ -204,7 +204,7 @@ func testRecord(t *testing.T, open Open) {
 		var all sync.WaitGroup
 		results := make([]error, 16)
 		for i := range results {
-			all.Go(func() { results[i] = s.Record(context.Background(), d, after, a) })
+			all.Go(func() { _, results[i] = s.Record(context.Background(), d, after, a) })
 		}
 		all.Wait()
 		won := 0
@@ -233,10 +233,10 @@ func testRecord(t *testing.T, open Open) {
 		elsewhere, stranger := after, a
 		elsewhere.Destination = "audit"
 		stranger.Delivery = message(t).ID.Delivery(0)
-		if err := s.Record(t.Context(), d, elsewhere, a); err == nil {
+		if _, err := s.Record(t.Context(), d, elsewhere, a); err == nil {
 			t.Error("another destination: got no error")
 		}
-		if err := s.Record(t.Context(), d, after, stranger); err == nil {
+		if _, err := s.Record(t.Context(), d, after, stranger); err == nil {
 			t.Error("attempt of another delivery: got no error")
 		}
 		equal(t, "due", due(t, s, "alerts", store.Cursor{}, 10), []store.Delivery{d})
@@ -265,7 +265,7 @@ func testHistory(t *testing.T, open Open) {
 		m := message(t, "alerts")
 		accept(t, s, m, "")
 		after, a := end(m.Delivery(0), store.Delivered, start)
-		a.Error = "no \xff"
+		a.Error, a.Probe = "no \xff", true
 		a.Header = http.Header{"X-A": {"1", "\xfe"}, "Date": {"today"}}
 		a.Body, a.Truncated = []byte("answer\x00\xff"), true
 		a.RetryHint = 7 * time.Second

@@ -1,0 +1,91 @@
+package relay
+
+import (
+	"slices"
+
+	"github.com/postern-relay/postern/config"
+	"github.com/postern-relay/postern/relay/ingest"
+	"github.com/postern-relay/postern/relay/match"
+	"github.com/postern-relay/postern/store"
+)
+
+// order is which deliveries of a destination wait for one another.
+type order string
+
+const (
+	orderKey order = "key"
+	orderAll order = "all"
+)
+
+// line returns the line that a post with an ordering key stands in, as store.Recipient.Order. The line of all differs
+// from that of every key.
+func (o order) line(key string) string {
+	switch {
+	case o == orderAll:
+		return "*"
+	case o == orderKey && key != "":
+		return "=" + key
+	}
+	return ""
+}
+
+// Route implements ingest.Router.
+func (p *Plan) Route(post ingest.Post) ([]ingest.Route, error) {
+	if post.Destination != "" {
+		d, ok := p.destinations[post.Destination]
+		switch {
+		case !ok:
+			return nil, &ingest.RouteError{
+				Fault: ingest.UnknownDestination, Destination: post.Destination, Nearest: config.Nearest(post.Destination, p.names),
+			}
+		case post.Path != "" && !d.egress.ForwardPath:
+			return nil, &ingest.RouteError{Fault: ingest.PathNotForwarded, Destination: post.Destination}
+		}
+		return []ingest.Route{d.route(post.Destination, post.Key)}, nil
+	}
+	var routes []ingest.Route
+	body := filtered{raw: post.Body}
+	for _, name := range p.names {
+		d := p.destinations[name]
+		if !d.enabled || !slices.ContainsFunc(d.patterns, func(m match.Pattern) bool { return m.Match(post.Event) }) {
+			continue
+		}
+		wanted, err := body.passes(d.when)
+		if err != nil {
+			return nil, &ingest.RouteError{Fault: ingest.BodyNotJSON, Destination: name, Err: err}
+		}
+		if wanted {
+			routes = append(routes, d.route(name, post.Key))
+		}
+	}
+	return routes, nil
+}
+
+func (d *destination) route(name, key string) ingest.Route {
+	return ingest.Route{
+		To:     store.Recipient{Destination: name, Delay: d.retry.First(), Order: d.order.line(key)},
+		Header: d.egress.ForwardHeader,
+	}
+}
+
+// filtered is a body that filters look into. It is parsed once, and only if there is a filter.
+type filtered struct {
+	raw    []byte
+	parsed bool
+	doc    match.Doc
+	err    error
+}
+
+func (f *filtered) passes(filter *match.Filter) (bool, error) {
+	if filter == nil {
+		return true, nil
+	}
+	if !f.parsed {
+		f.doc, f.err = match.ParseJSON(f.raw)
+		f.parsed = true
+	}
+	if f.err != nil {
+		return false, f.err
+	}
+	return filter.Match(f.doc)
+}
