@@ -31,6 +31,7 @@ type example struct {
 	ingest string
 	relay  *process
 	began  time.Time
+	said   string // what the latest run of send.sh has printed
 }
 
 // exampleOptions are what a test says about an example.
@@ -181,12 +182,13 @@ func (e *example) send(t *testing.T, args ...string) []string {
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("send.sh %v: %v\n%s%s", args, err, out.String(), errOut.String())
 	}
+	e.said = out.String()
 	var ids []string
-	for _, found := range messageIDs.FindAllStringSubmatch(out.String(), -1) {
+	for _, found := range messageIDs.FindAllStringSubmatch(e.said, -1) {
 		ids = append(ids, found[1])
 	}
 	if len(ids) == 0 {
-		t.Fatalf("send.sh %v printed no id of a message:\n%s", args, out.String())
+		t.Fatalf("send.sh %v printed no id of a message:\n%s", args, e.said)
 	}
 	return ids
 }
