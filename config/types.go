@@ -126,14 +126,14 @@ type Egress struct {
 type Destination struct {
 	// Where to: an https URL without user info and without a port other than 443.
 	URL string `yaml:"url"`
-	// Whether messages are taken for it; false leaves what is pending where it is.
+	// Whether its deliveries are attempted, and events go here; false holds what is pending, and what is posted to it by name.
 	Enabled bool `yaml:"enabled" rule:"default=true"`
 	// Method of the request.
 	Method string `yaml:"method" rule:"enum=POST|PUT|PATCH|DELETE|GET;default=POST"`
 	// Patterns of the events that go here from POST /events/{type}: in alert.* the star is one segment, in alert.** it is the rest.
 	Events []string `yaml:"events" rule:"max=1000"`
 	// Filter on the body of what is posted to /events or /cloudevents (JSONPath, RFC 9535): only messages in which it finds something go here, such as $[?@.severity == "high"]. A filter at the root is about the body itself if that is an object, and about its elements if it is an array. The body must be JSON then.
-	When string `yaml:"when"`
+	When string `yaml:"when" rule:"empty"`
 	// Headers of the request: name and value. A value may hold ${env:…} and ${file:…}, and may be a template like body.
 	Headers map[string]Secret `yaml:"headers" rule:"max=100;empty"`
 	// Names of headers that are taken over from the app's request.
@@ -141,9 +141,9 @@ type Destination struct {
 	// Whether the path and query behind /to/{destination} are appended to the URL; without it a post with them is refused.
 	ForwardPath bool `yaml:"forward_path" rule:"default=false"`
 	// Content-Type of the request; without it that of the app's request is kept.
-	ContentType string `yaml:"content_type"`
+	ContentType string `yaml:"content_type" rule:"empty"`
 	// Template of the request's body (Go text/template); without it the app's bytes are sent as they are.
-	Body string `yaml:"body"`
+	Body string `yaml:"body" rule:"empty"`
 	// How requests authorize themselves; at most one kind.
 	Auth *Auth `yaml:"auth" rule:"whole"`
 	// TLS towards the receiver. Certificates are always verified.

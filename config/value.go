@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"math"
 	"reflect"
@@ -14,15 +15,22 @@ import (
 
 // json decodes any value that JSON can hold.
 func (d *decoder) json(n *yaml.Node, v reflect.Value, path string) {
-	value, ok := d.jsonValue(n, path)
+	value, ok := d.jsonValue(n, path, 1)
 	if ok {
 		v.Set(reflect.ValueOf(Value{JSON: value}))
 	}
 }
 
-func (d *decoder) jsonValue(n *yaml.Node, path string) (any, bool) {
+// maxJSONDepth bounds how deep a value is nested: an alias within what it stands for would have no end.
+const maxJSONDepth = 64
+
+func (d *decoder) jsonValue(n *yaml.Node, path string, depth int) (any, bool) {
 	if d.nodes++; d.nodes > maxNodes {
 		d.src.fail(d.at(n), path, "the file has too many values; write fewer, also by aliases")
+		return nil, false
+	}
+	if depth > maxJSONDepth {
+		d.src.fail(d.at(n), clip(path), fmt.Sprintf("nested deeper than %d levels; write a flatter value, and no alias within what it stands for", maxJSONDepth))
 		return nil, false
 	}
 	n = follow(n)
@@ -30,7 +38,7 @@ func (d *decoder) jsonValue(n *yaml.Node, path string) (any, bool) {
 	case n.Kind == yaml.SequenceNode && n.ShortTag() == "!!seq":
 		list := make([]any, 0, len(n.Content))
 		for i, item := range n.Content {
-			value, ok := d.jsonValue(item, path+"["+strconv.Itoa(i)+"]")
+			value, ok := d.jsonValue(item, path+"["+strconv.Itoa(i)+"]", depth+1)
 			if !ok {
 				return nil, false
 			}
@@ -40,7 +48,7 @@ func (d *decoder) jsonValue(n *yaml.Node, path string) (any, bool) {
 	case n.Kind == yaml.MappingNode && n.ShortTag() == "!!map":
 		members := make(map[string]any, len(n.Content)/2)
 		for _, p := range d.pairs(n, path) {
-			value, ok := d.jsonValue(p.value, join(path, p.key))
+			value, ok := d.jsonValue(p.value, join(path, p.key), depth+1)
 			if !ok {
 				return nil, false
 			}
@@ -64,7 +72,7 @@ func (d *decoder) jsonScalar(n *yaml.Node, path string) (any, bool) {
 	case "!!int", "!!float":
 		number, ok := jsonNumber(n.Value)
 		if !ok {
-			d.src.fail(at, path, "not a number of JSON; write one such as 42 or 0.5, or put it in quotes")
+			d.src.fail(at, path, "not a number of JSON; write one such as 42 or 0.5, without zeros in front, or put it in quotes")
 		}
 		return number, ok
 	case "!!str":
@@ -87,6 +95,10 @@ func (d *decoder) jsonScalar(n *yaml.Node, path string) (any, bool) {
 func jsonNumber(text string) (json.Number, bool) {
 	if json.Valid([]byte(text)) {
 		return json.Number(text), true
+	}
+	// What begins with a zero is octal to some and decimal to others.
+	if digits := strings.TrimLeft(text, "+-"); len(digits) > 1 && digits[0] == '0' && '0' <= digits[1] && digits[1] <= '9' {
+		return "", false
 	}
 	if n, err := strconv.ParseInt(text, 0, 64); err == nil { // 0x10, 0o17, 1_000, +5
 		return json.Number(strconv.FormatInt(n, 10)), true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,8 @@ type Plan struct {
 	maxBody        int64
 	retention      time.Duration
 	destinations   map[string]*destination
-	names          []string // of destinations, sorted
+	names          []string      // of destinations, sorted
+	parsing        chan struct{} // turns to parse a large body for filters
 }
 
 // destination is one target: what routes to it, when attempts are made, and what they look like.
@@ -71,6 +73,7 @@ func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
 		maxBody:        int64(cfg.Listen.MaxBody),
 		retention:      time.Duration(cfg.Store.Retention),
 		destinations:   make(map[string]*destination, len(cfg.Destinations)),
+		parsing:        make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	for _, t := range cfg.Listen.Tokens {
 		p.tokens = append(p.tokens, t.Reveal())
@@ -97,9 +100,16 @@ func (c *compiler) fault(key string, err error) bool {
 	if c.cfg.Referenced(key) {
 		err = errors.New("the value that the reference stands for is not allowed here; write the value itself to see why")
 	}
-	if !c.cfg.Faulty(key) && !c.faulty[key] {
-		c.faulty[key] = true
-		c.faults = append(c.faults, c.cfg.Errorf(key, "%v", err))
+	if c.cfg.Faulty(key) || c.faulty[key] {
+		return false
+	}
+	c.faulty[key] = true
+	fault := c.cfg.Errorf(key, "%v", err)
+	// What stands under defaults is compiled for each destination, and told once.
+	if !slices.ContainsFunc(c.faults, func(other *config.Error) bool {
+		return other.File == fault.File && other.Line == fault.Line && other.Col == fault.Col && other.Msg == fault.Msg
+	}) {
+		c.faults = append(c.faults, fault)
 	}
 	return false
 }

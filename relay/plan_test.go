@@ -263,7 +263,7 @@ func TestFaultsOfThePlanHaveTheirPlace(t *testing.T) {
   alerts:
     url: https://hooks.example.com:8443/x
     events: ["a..b"]
-    success: [teapot]
+    success: [teapot, 9xx]
     headers:
       Host: other
       X-Fine: yes
@@ -292,9 +292,10 @@ func TestFaultsOfThePlanHaveTheirPlace(t *testing.T) {
 		"postern.yaml:3:10: destinations.alerts.url: ",
 		"custom port 8443 is not allowed",
 		"postern.yaml:4:14: destinations.alerts.events[0]: ",
-		"postern.yaml:5:5: destinations.alerts.success",
+		"postern.yaml:5:15: destinations.alerts.success[0]: ",
+		"postern.yaml:5:23: destinations.alerts.success[1]: ",
 		"postern.yaml:7:13: destinations.alerts.headers.Host: ",
-		"destinations.alerts.sign[0].standard.secrets",
+		"destinations.alerts.sign[0].standard.secrets[0]",
 		"postern.yaml:12:10: destinations.plain.url: only https is allowed",
 		"destinations.missing.url: missing",
 		"destinations.clash.headers.Authorization: ",
@@ -310,6 +311,39 @@ func TestFaultsOfThePlanHaveTheirPlace(t *testing.T) {
 	}
 }
 
+func TestFaultsOfDefaultsAreToldOnce(t *testing.T) {
+	const text = `
+defaults: {when: "$[", headers: {Host: x}}
+destinations:
+  a: {url: "https://a.example.com/"}
+  b: {url: "https://b.example.com/"}
+`
+	cfg, err := config.Parse("postern.yaml", []byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, faults := newPlan(cfg, LoadOptions{}); len(faults) != 2 {
+		t.Errorf("got %d faults, want 2:\n%v", len(faults), faults)
+	}
+}
+
+func TestExpectedReferencesAreMasked(t *testing.T) {
+	cfg, err := config.Parse("postern.yaml", []byte(`
+destinations:
+  a: {url: "https://a.example.com/", expect: [{path: $.a, values: [plain, "${env:TOKEN}", {x: ["${env:TOKEN}2"]}]}]}
+`), []string{"TOKEN=s3cret-from-env"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, faults := newPlan(cfg, LoadOptions{})
+	if err := faults.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.destinations["a"].egress.Secrets, []string{"s3cret-from-env", "s3cret-from-env2"}; !slices.Equal(got, want) {
+		t.Errorf("texts to mask: got %q, want %q", got, want)
+	}
+}
+
 func TestRouting(t *testing.T) {
 	p := compile(t, `
 destinations:
@@ -317,6 +351,7 @@ destinations:
   b: {url: "https://b.example.com/", events: ["order.**", schema_change], order: all, forward_path: true}
   high: {url: "https://d.example.com/", events: ["alert.*"], when: '$[?@.severity == "high"]'}
   off: {url: "https://c.example.com/", events: ["**"], enabled: false}
+  costly: {url: "https://e.example.com/", events: ["cost.*"], when: '$[?$[?@.a]]'}
 `)
 	for _, c := range []struct {
 		event, body string
@@ -371,6 +406,10 @@ destinations:
 		{ingest.Post{Destination: "of"}, ingest.RouteError{Fault: ingest.UnknownDestination, Destination: "of", Nearest: "off"}},
 		{ingest.Post{Destination: "a", Path: "/x"}, ingest.RouteError{Fault: ingest.PathNotForwarded, Destination: "a"}},
 		{ingest.Post{Event: "alert.fired", Body: []byte("{")}, ingest.RouteError{Fault: ingest.BodyNotJSON, Destination: "high"}},
+		{
+			ingest.Post{Event: "cost.huge", Body: []byte("[" + strings.Repeat("[0],", 50_000) + "0]")},
+			ingest.RouteError{Fault: ingest.FilterTooCostly, Destination: "costly"},
+		},
 	} {
 		_, err := p.Route(c.post)
 		got, ok := errors.AsType[*ingest.RouteError](err)

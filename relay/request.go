@@ -28,7 +28,13 @@ func (c *compiler) request(key string, d *config.Destination) egress.Options {
 	} else if u, err := guard.ParseURL(d.URL, d.AllowNetworks); c.fault(key+".url", err) {
 		o.URL = u
 	}
-	success, err := egress.ParseSuccess(d.Success)
+	good := d.Success[:0:0]
+	for i, text := range d.Success {
+		if _, err := egress.ParseSuccess([]string{text}); c.fault(fmt.Sprintf("%s.success[%d]", key, i), err) {
+			good = append(good, text)
+		}
+	}
+	success, err := egress.ParseSuccess(good)
 	if c.fault(key+".success", err) {
 		o.Success = success
 	}
@@ -43,9 +49,15 @@ func (c *compiler) request(key string, d *config.Destination) egress.Options {
 		values := make([]any, len(e.Values))
 		for n, v := range e.Values {
 			values[n] = v.JSON
+			if c.cfg.Referenced(fmt.Sprintf("%s.values[%d]", at, n)) {
+				o.Secrets = append(o.Secrets, texts(v.JSON)...)
+			}
+		}
+		if _, err := match.ParsePath(e.Path); !c.fault(at+".path", err) {
+			continue
 		}
 		expectation, err := match.NewExpectation(e.Path, values)
-		if c.fault(at+".path", err) {
+		if c.fault(at+".values", err) {
 			o.Expect = append(o.Expect, expectation)
 		}
 	}
@@ -71,6 +83,14 @@ func (c *compiler) signer(key string, s config.Sign, nth int) sign.Signer {
 	switch {
 	case s.Standard != nil:
 		key += ".standard.secrets"
+		fine := true
+		for i, secret := range s.Standard.Secrets {
+			_, err := sign.NewStandard(reveal(s.Standard.Secrets[i : i+1]))
+			fine = c.fault(fmt.Sprintf("%s[%d]", key, i), err) && fine && secret.IsSet()
+		}
+		if !fine {
+			return nil
+		}
 		signer, err = sign.NewStandard(reveal(s.Standard.Secrets))
 	case s.HMAC != nil:
 		key += ".hmac"
@@ -114,6 +134,24 @@ func reveal(secrets []config.Secret) []string {
 		texts[i] = s.Reveal()
 	}
 	return texts
+}
+
+// texts returns the texts within a value of JSON.
+func texts(value any) []string {
+	var all []string
+	switch v := value.(type) {
+	case string:
+		all = append(all, v)
+	case []any:
+		for _, item := range v {
+			all = append(all, texts(item)...)
+		}
+	case map[string]any:
+		for _, item := range v {
+			all = append(all, texts(item)...)
+		}
+	}
+	return all
 }
 
 func (c *compiler) auth(key string, d *config.Destination) egress.Auth {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/postern-relay/postern/config"
@@ -50,7 +51,10 @@ func (p *Plan) Route(post ingest.Post) ([]ingest.Route, error) {
 		if !d.enabled || !slices.ContainsFunc(d.patterns, func(m match.Pattern) bool { return m.Match(post.Event) }) {
 			continue
 		}
-		wanted, err := body.passes(d.when)
+		wanted, err := body.passes(d.when, p.parsing)
+		if errors.Is(err, match.ErrBudget) {
+			return nil, &ingest.RouteError{Fault: ingest.FilterTooCostly, Destination: name, Err: err}
+		}
 		if err != nil {
 			return nil, &ingest.RouteError{Fault: ingest.BodyNotJSON, Destination: name, Err: err}
 		}
@@ -76,9 +80,18 @@ type filtered struct {
 	err    error
 }
 
-func (f *filtered) passes(filter *match.Filter) (bool, error) {
+// smallBody is up to how many bytes a body is parsed without waiting for a turn.
+const smallBody = 64 << 10
+
+// passes asks a filter. The turns bound how many large bodies are parsed, and so how much memory their trees take, at a
+// time; it is work for the processor alone, so that waiting for a turn takes nothing away.
+func (f *filtered) passes(filter *match.Filter, turns chan struct{}) (bool, error) {
 	if filter == nil {
 		return true, nil
+	}
+	if len(f.raw) > smallBody {
+		turns <- struct{}{}
+		defer func() { <-turns }()
 	}
 	if !f.parsed {
 		f.doc, f.err = match.ParseJSON(f.raw)

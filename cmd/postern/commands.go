@@ -20,9 +20,9 @@ func (p *program) validateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate [FILE]",
 		Short: "Check a config file and report every fault with its line",
-		Long: `Check a config file by the same code that run uses: keys, types, secrets, URLs, patterns and
-contradictions. Every fault is reported as file:line:column, all of them at once. Nothing is
-opened, connected to or written.`,
+		Long: `Check a config file by the same code that run uses: keys, types, secrets, URLs, patterns, filters,
+templates (rendered for a sample message), certificate files and contradictions. Every fault is
+reported as file:line:column, all of them at once. Nothing is connected to or written.`,
 		Example: "  postern validate\n  postern validate --json deploy/postern.yaml",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

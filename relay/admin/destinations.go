@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/postern-relay/postern/relay/problem"
 )
@@ -147,6 +148,9 @@ func readPause(r *http.Request) (pauseRequest, error) {
 	}
 	if n := len(asked.Reason); n == 0 || n > maxReasonBytes {
 		return asked, problem.New(http.StatusBadRequest, "the reason has %d bytes; 1 to %d are allowed", n, maxReasonBytes)
+	}
+	if strings.ContainsFunc(asked.Reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return asked, problem.New(http.StatusBadRequest, "the reason holds a character that cannot be printed; write one line of text")
 	}
 	return asked, nil
 }

@@ -60,6 +60,7 @@ func TestDestinations(t *testing.T) {
 		{"an unknown key", "POST", "/alerts/pause", `{"why":"x"}`, 400, "not of the form"},
 		{"two bodies", "POST", "/alerts/pause", `{"reason":"x"}{}`, 400, "not of the form"},
 		{"an empty reason", "POST", "/alerts/pause", `{"reason":""}`, 400, "1 to 500"},
+		{"a reason with an escape sequence", "POST", "/alerts/pause", `{"reason":"x\u001b[31m"}`, 400, "cannot be printed"},
 		{"a long reason", "POST", "/alerts/pause", `{"reason":"` + strings.Repeat("x", 501) + `"}`, 400, "1 to 500"},
 		{"a body beyond its bound", "POST", "/alerts/pause", strings.Repeat(" ", 4<<10+1), 413, "send less"},
 	} {

@@ -79,6 +79,9 @@ type Options struct {
 	// or a body that is not JSON or cannot be read, is none.
 	Expect []*match.Expectation
 
+	// Secrets are further texts that must not come back in the record of an attempt, such as what Expect compares with.
+	Secrets []string
+
 	Messages store.Loader     // may be nil until Bind
 	Now      func() time.Time // wall clock; nil means time.Now
 	Log      *zap.Logger      // nil logs nothing
@@ -293,7 +296,7 @@ func (o Options) requestHeader() (header map[string][]string, taken map[string]b
 // credentials, and the header values, the fixed parts of their templates and the query values that are long enough to
 // be one. Longest first.
 func (o Options) secrets(t templates) []string {
-	all := o.Auth.secrets()
+	all := append(o.Auth.secrets(), o.Secrets...)
 	mayHold := func(name, text string) {
 		if len(text) >= minSecret && http.CanonicalHeaderKey(name) != "User-Agent" {
 			all = append(all, text)

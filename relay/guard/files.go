@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -88,9 +89,10 @@ func (f TLSFiles) load() (identity, error) {
 				id.roots = x509.NewCertPool()
 			}
 		}
-		if !id.roots.AppendCertsFromPEM(ca) {
-			errs = append(errs, fileError("ca_file", "%q holds no certificate; it must hold PEM blocks of type CERTIFICATE", f.CA))
+		if err := checkCertificates("ca_file", f.CA, ca); err != nil {
+			errs = append(errs, err)
 		}
+		id.roots.AppendCertsFromPEM(ca)
 	}
 	cert, key := read("cert_file", f.Cert), read("key_file", f.Key)
 	switch {
@@ -131,7 +133,7 @@ func readTLSFile(path string) ([]byte, error) {
 // pair makes the client certificate of two PEM texts. Its errors are *FileErrors of our own words: those of
 // crypto/x509 tell what they found in a key.
 func (f TLSFiles) pair(certPEM, keyPEM []byte) (*tls.Certificate, error) {
-	if err := f.checkCertificate(certPEM); err != nil {
+	if err := checkCertificates("cert_file", f.Cert, certPEM); err != nil {
 		return nil, err
 	}
 	if err := f.checkKey(keyPEM); err != nil {
@@ -148,25 +150,29 @@ func (f TLSFiles) pair(certPEM, keyPEM []byte) (*tls.Certificate, error) {
 	}
 }
 
-func (f TLSFiles) checkCertificate(text []byte) error {
+// checkCertificates holds the content of a file of certificates against what crypto/x509 would pass over in silence.
+func checkCertificates(option, path string, text []byte) error {
 	count, otherType := 0, ""
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+	block, rest := pem.Decode(text)
+	for ; block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			otherType = block.Type
 			continue
 		}
 		count++
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return fileError("cert_file", "certificate %d of %q is malformed; issue or copy it again", count, f.Cert)
+			return fileError(option, "certificate %d of %q is malformed; issue or copy it again", count, path)
 		}
 	}
 	switch {
+	case bytes.Contains(rest, []byte("-----BEGIN CERTIFICATE-----")):
+		return fileError(option, "certificate %d of %q is cut off or malformed; issue or copy it again", count+1, path)
 	case count > 0:
 		return nil
-	case isKeyType(otherType):
-		return fileError("cert_file", "%q holds a key and no certificate; name the file of the certificate here and that of the key in key_file", f.Cert)
+	case isKeyType(otherType) && option == "cert_file":
+		return fileError(option, "%q holds a key and no certificate; name the file of the certificate here and that of the key in key_file", path)
 	}
-	return fileError("cert_file", "%q holds no certificate; it must hold PEM blocks of type CERTIFICATE", f.Cert)
+	return fileError(option, "%q holds no certificate; it must hold PEM blocks of type CERTIFICATE", path)
 }
 
 func (f TLSFiles) checkKey(text []byte) error {

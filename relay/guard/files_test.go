@@ -124,6 +124,8 @@ func TestTLSFilesCheck(t *testing.T) {
 		{"a pipe", guard.TLSFiles{Cert: fifo, Key: key}, []string{"cert_file: " + `"` + fifo + `" is not a file of certificates or a key`}},
 		{"a folder", guard.TLSFiles{CA: f.dir}, []string{"is not a file of certificates or a key"}},
 		{"more than 4 MiB", guard.TLSFiles{CA: big}, []string{"at most 4MiB"}},
+		{"roots that are cut off", guard.TLSFiles{CA: f.write("cutca", append(bytes.Clone(ca.pem()), ca.pem()[:200]...))}, []string{"ca_file: certificate 2 of"}},
+		{"roots of which one is malformed", guard.TLSFiles{CA: f.write("badca", append(bytes.Clone(ca.pem()), bad...))}, []string{"ca_file: certificate 2 of"}},
 		{"roots without a certificate", guard.TLSFiles{CA: key}, []string{"ca_file: " + `"` + key + `" holds no certificate`}},
 		{"a certificate file without PEM", guard.TLSFiles{Cert: f.write("text", []byte("hello")), Key: key}, []string{"cert_file: " + `"` + f.path("text") + `" holds no certificate`}},
 		{"a malformed certificate", guard.TLSFiles{Cert: f.write("bad", bad), Key: key}, []string{"certificate 1 of"}},

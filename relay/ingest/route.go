@@ -51,13 +51,14 @@ const (
 	UnknownDestination RouteFault = iota + 1 // no destination has that name: 404
 	PathNotForwarded                         // the post has a Path, and the destination does not send it on: 404, for a query alone 400
 	BodyNotJSON                              // a filter has to look into the body, which is no JSON: 400
+	FilterTooCostly                          // a filter takes too many steps on the body: 422
 	TooManyRoutes                            // more than store.MaxDeliveries destinations want the event: 500
 )
 
 // RouteError says why a post goes nowhere, in a form that becomes an answer.
 type RouteError struct {
 	Fault       RouteFault
-	Destination string // UnknownDestination, PathNotForwarded: its name as posted; BodyNotJSON: whose filter it is
+	Destination string // UnknownDestination, PathNotForwarded: its name as posted; BodyNotJSON, FilterTooCostly: whose filter it is
 	Nearest     string // UnknownDestination: the name most like it; empty for none
 	Err         error  // BodyNotJSON: what is wrong with the body, fit for the client; nil otherwise
 }
@@ -75,6 +76,8 @@ func (e *RouteError) Error() string {
 			e.Destination, toPath, e.Destination)
 	case BodyNotJSON:
 		return fmt.Sprintf("the filter (when) of destination %.100q needs a JSON body: %v", e.Destination, e.Err)
+	case FilterTooCostly:
+		return fmt.Sprintf("the filter (when) of destination %.100q takes too many steps on this body; make the body smaller, or the filter simpler", e.Destination)
 	case TooManyRoutes:
 		return fmt.Sprintf("more than %d destinations want this event; narrow their events in the config", store.MaxDeliveries)
 	default:
@@ -108,6 +111,8 @@ func (h *Handler) route(p Post) ([]Route, error) {
 		}
 	case BodyNotJSON:
 		status = http.StatusBadRequest
+	case FilterTooCostly:
+		status = http.StatusUnprocessableEntity
 	}
 	return nil, &problem.Error{Status: status, Detail: fault.Error()}
 }

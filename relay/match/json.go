@@ -9,6 +9,9 @@ import (
 // MaxDepth is how deep arrays and objects may be nested in a document; T23.
 const MaxDepth = 512
 
+// MaxValues is how many values a document may hold; T18. Each takes some dozen bytes of memory.
+const MaxValues = 500_000
+
 // Doc is a parsed JSON document. The zero Doc holds no value, so that nothing is selected in it. A Doc never
 // changes; it may be copied and used from several goroutines. It takes some 60 bytes for each value and each member
 // of the document, beside a copy of its text.
@@ -31,7 +34,7 @@ type node struct {
 }
 
 // ParseJSON reads a document, strictly (RFC 8259 as RFC 7493 narrows it): valid UTF-8 without lone surrogates, no
-// name twice in an object, at most MaxDepth levels, one value and nothing behind it. The error is fit for the
+// name twice in an object, at most MaxDepth levels and MaxValues values, one value and nothing behind it. The error is fit for the
 // client: it says what is wrong and at which byte, counted from 0, and quotes of the document no more than a
 // character. b is not kept. The caller bounds its length.
 func ParseJSON(b []byte) (Doc, error) {
@@ -43,7 +46,7 @@ func ParseJSON(b []byte) (Doc, error) {
 	// Each value but the first stands behind one of these bytes. There can be more of them, in strings and in what
 	// is no JSON at all, so that the length is a bound too.
 	values := 1 + bytes.Count(b, []byte{','}) + bytes.Count(b, []byte{'['}) + bytes.Count(b, []byte{'{'})
-	t.nodes = make([]node, 0, min(values, 64+len(b)/8))
+	t.nodes = make([]node, 0, min(values, MaxValues, 64+len(b)/8))
 	if err := s.document(); err != nil {
 		return Doc{}, err
 	}

@@ -16,7 +16,9 @@ type scanner struct {
 	pos   int // of the next byte
 	depth int // of the containers around it
 	tree  *tree
-	names []string // of the members read so far of each object around pos, one object after the other
+
+	values int      // begun so far
+	names  []string // of the members read so far of each object around pos, one object after the other
 }
 
 // document reads the one value and what is around it.
@@ -73,6 +75,9 @@ func (s *scanner) unexpected(want string) error {
 // value reads a value that begins at the next byte, and adds it to the tree.
 func (s *scanner) value(name string) error {
 	start := s.pos
+	if s.values++; s.values > MaxValues {
+		return fmt.Errorf("the document holds more than %d values, at byte %d", MaxValues, s.pos)
+	}
 	switch c := s.peek(); {
 	case c == '{' || c == '[':
 		return s.container(name, c)
