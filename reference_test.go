@@ -87,6 +87,7 @@ type member struct {
 func members(t *testing.T, raw json.RawMessage) []member {
 	t.Helper()
 	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber() // 1000000 is not to become 1e+06
 	if _, err := dec.Token(); err != nil {
 		t.Fatal(err)
 	}

@@ -257,3 +257,26 @@ func TestVariablesOverrideTheFile(t *testing.T) {
 		t.Errorf("got error %v and\n%s\nwant no canary", err, masked)
 	}
 }
+
+func TestVariablesReachEverySection(t *testing.T) {
+	const at = "POSTERN_DESTINATIONS_A_"
+	cfg := mustParseFile(t, "defaults: {retry: {schedule: [0s, 1m]}}\ndestinations: {a: {url: https://a.example, breaker: {probe_every: 1s}}, b: {url: https://b.example}}",
+		at+"RATE=5/s", at+"BATCH_EVERY=2s", at+"BREAKER_FAILURES=3", at+"RETRY_ATTEMPTS=4", at+"AUTH_BEARER_TOKEN=canary",
+		"POSTERN_DESTINATIONS_B_BREAKER=none", "POSTERN_DESTINATIONS_B_RETRY=none")
+	a, b := cfg.Destinations["a"], cfg.Destinations["b"]
+	if a.Rate == nil || a.Rate.Count != 5 || a.Batch == nil || a.Batch.Every != Duration(2*time.Second) || a.Auth == nil || a.Auth.Bearer.Token.Reveal() != "canary" {
+		t.Errorf("got rate %v, batch %v, auth %v", a.Rate, a.Batch, a.Auth)
+	}
+	if want := (Breaker{Failures: 3, ProbeEvery: Duration(time.Second)}); a.Breaker != want {
+		t.Errorf("breaker: got %+v, want %+v, beside what the file says", a.Breaker, want)
+	}
+	if a.Retry.Attempts != 4 || a.Retry.Schedule != nil {
+		t.Errorf("retry: got %+v, want 4 attempts instead of the inherited schedule", a.Retry)
+	}
+	if !b.Breaker.None || !b.Retry.None {
+		t.Errorf("the word none: got %+v, %+v", b.Breaker, b.Retry)
+	}
+	if masked, err := cfg.Masked(); err != nil || strings.Contains(string(masked), "canary") {
+		t.Errorf("masked: %v\n%s", err, masked)
+	}
+}

@@ -22,9 +22,9 @@ var envReference = regexp.MustCompile(`\$[^:]env:([A-Za-z_][A-Za-z0-9_]*)`)
 
 // override puts the values of POSTERN_ variables into the document: POSTERN_STORE_PATH for store.path, and
 // POSTERN_DESTINATIONS_ALERTS_URL for the url of a destination that is in the file, whose name is written in
-// capitals, with an underscore for what is neither letter nor digit. Only values of one word can be set so, not
-// those in lists, nor in auth, sign and retry. An empty variable counts as not set. The value is taken as it is,
-// without references.
+// capitals, with an underscore for what is neither letter nor digit. Only values of one word can be set so, not those in
+// lists, and headers. It is as if the key stood in the file: what replaces an inherited mapping there does so here too.
+// An empty variable counts as not set. The value is taken as it is, without references.
 func (d *decoder) override(root *yaml.Node, text string) {
 	ours := map[string]string{}
 	for name, value := range d.environ {
@@ -116,8 +116,13 @@ func leaves(t reflect.Type, path []string, add func([]string)) {
 	for _, f := range fieldsOf(t) {
 		ft := t.Field(f.index).Type
 		key := append(slices.Clone(path), f.key)
+		if ft.Kind() == reflect.Pointer {
+			ft = ft.Elem()
+		}
+		if reflect.PointerTo(ft).Implements(reflect.TypeFor[optional]()) {
+			add(key) // the word none
+		}
 		switch {
-		case f.rules.whole:
 		case isScalar(ft):
 			add(key)
 		case ft.Kind() == reflect.Struct:

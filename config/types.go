@@ -128,7 +128,7 @@ type Destination struct {
 	URL string `yaml:"url"`
 	// Whether its deliveries are attempted, and events go here; false holds what is pending, and what is posted to it by name.
 	Enabled bool `yaml:"enabled" rule:"default=true"`
-	// Method of the request.
+	// Method of the request. GET sends no body.
 	Method string `yaml:"method" rule:"enum=POST|PUT|PATCH|DELETE|GET;default=POST"`
 	// Patterns of the events that go here from POST /events/{type}: in alert.* the star is one segment, in alert.** it is the rest.
 	Events []string `yaml:"events" rule:"max=1000"`
@@ -152,7 +152,7 @@ type Destination struct {
 	Sign []Sign `yaml:"sign" rule:"max=16"`
 	// Time for one attempt, from the connection to the last byte of the answer: 1s to 10m.
 	Timeout Duration `yaml:"timeout" rule:"min=1s;max=10m;default=30s"`
-	// Statuses that mean success: one (204), a hundred (2xx) or a range (200-204).
+	// Statuses that mean success: one (204), a hundred (2xx) or a range (200-204). 1xx and 3xx never do.
 	Success []string `yaml:"success" rule:"int;min=1;max=100;default=2xx"`
 	// Checks of the response; all must hold.
 	Expect []Expect `yaml:"expect" rule:"max=50"`
@@ -318,7 +318,7 @@ type Expect struct {
 	// Where to look in the body (JSONPath, RFC 9535). It must find something.
 	Path string `yaml:"path" rule:"required"`
 	// What may stand there, of any JSON type; all that the path finds must be among them. Without values it is enough that it finds something.
-	Values []Value `yaml:"values" rule:"max=100"`
+	Values []Value `yaml:"values" rule:"min=1;max=100"`
 }
 
 // Value is any JSON value: nil, a bool, a string, a json.Number, a []any or a map[string]any of them.
@@ -340,7 +340,7 @@ type Retry struct {
 	Factor float64 `yaml:"factor" rule:"min=1;max=100"`
 	// By what fraction of itself a delay may be longer, at random: 0 to 1. It is never shorter.
 	Jitter float64 `yaml:"jitter" rule:"min=0;max=1;default=0.2"`
-	// How long after acceptance a further attempt may still be planned. The first attempt is made at any age, and a replay is bounded by its attempts alone.
+	// How long after the first attempt a further one may still be planned. What a delivery has waited for before that does not count, and a replay begins anew.
 	MaxAge Duration `yaml:"max_age" rule:"min=1s;max=8760h;default=96h"`
 }
 

@@ -39,7 +39,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, r rules) {
 	if r.path && !filepath.IsAbs(text.value) {
 		value.SetString(filepath.Join(d.dir, text.value))
 	}
-	if text.refs {
+	if _, ok := d.overrides[n]; text.refs && !ok {
 		d.src.referenced[path] = true
 	}
 	if text.refs && !r.clear {
@@ -51,7 +51,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, r rules) {
 // word returns the text of a scalar node whose type in the file suits v.
 func (d *decoder) word(n *yaml.Node, v reflect.Value, r rules) (expanded, error) {
 	if _, ok := d.overrides[n]; ok {
-		// A variable may hold what no file should show, so it counts as a reference.
+		// A variable may hold what no file should show, so it is masked as a reference is.
 		return expanded{value: n.Value, shown: mask, refs: true}, nil
 	}
 	if n.Kind != yaml.ScalarNode {

@@ -83,6 +83,11 @@ func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
 		c.fault("egress.proxy", err)
 		c.proxy = proxy
 	}
+	for _, name := range sortedKeys(cfg.Egress.Resolve) {
+		if strings.ContainsAny(name, ":/") {
+			c.fault("egress.resolve."+name, errors.New("not the name of a host; write it without a port and a path"))
+		}
+	}
 	for name, d := range cfg.Destinations {
 		p.destinations[name] = c.destination("destinations."+name, d)
 		p.names = append(p.names, name)
@@ -138,6 +143,9 @@ func (c *compiler) destination(key string, d *config.Destination) *destination {
 	}
 	if !d.Breaker.None {
 		out.breaker = lane.Breaker{Failures: d.Breaker.Failures, ProbeEvery: time.Duration(d.Breaker.ProbeEvery)}
+	}
+	for i, network := range d.AllowNetworks {
+		c.fault(fmt.Sprintf("%s.allow_networks[%d]", key, i), guard.CheckAllow(network))
 	}
 	out.dialer = &guard.Dialer{
 		Allow: d.AllowNetworks, Deny: c.cfg.Egress.DenyNetworks, Resolve: lowerKeys(c.cfg.Egress.Resolve), Proxy: c.proxy,
@@ -205,8 +213,7 @@ func standardSchedule() []time.Duration {
 func (c *compiler) schedule(key string, r config.Retry) lane.Schedule {
 	var delays []time.Duration
 	switch {
-	case r.None:
-		return lane.Schedule{}
+	case r.None: // no delays are one attempt at once
 	case r.Attempts > 0:
 		first, longest, factor := time.Duration(r.First), time.Duration(r.Max), r.Factor
 		if first == 0 {

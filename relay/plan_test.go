@@ -278,6 +278,8 @@ func TestFaultsOfThePlanHaveTheirPlace(t *testing.T) {
     headers: {Authorization: Basic dTpw}
   inward:
     url: https://2130706433/
+    allow_networks: [10.0.0.0/8, 169.254.1.0/24]
+egress: {resolve: {"hooks.example.com:443": 127.0.0.1}}
 `
 	path := filepath.Join(t.TempDir(), "postern.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -301,6 +303,8 @@ func TestFaultsOfThePlanHaveTheirPlace(t *testing.T) {
 		"destinations.clash.headers.Authorization: ",
 		"postern.yaml:19:10: destinations.inward.url: ",
 		"127.0.0.1",
+		"destinations.inward.allow_networks[1]: 169.254.1.0/24 is link-local",
+		"egress.resolve.hooks.example.com:443: not the name of a host",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("faults lack %q; got:\n%s", want, got)

@@ -170,3 +170,17 @@ func isISATAP(addr netip.Addr) bool {
 	b := addr.As16()
 	return b[8]&^0x03 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
+
+// CheckAllow reports a network that cannot be opened by allow_networks, since all of it is sealed. The error is for a
+// person.
+func CheckAllow(network netip.Prefix) error {
+	if network.Addr() == netip.IPv6Loopback() { // see judge
+		return nil
+	}
+	for _, b := range sealed {
+		if b.prefix.Bits() <= network.Bits() && b.prefix.Contains(network.Addr()) {
+			return fmt.Errorf("%s is %s, which nothing opens; remove it", network, b.name)
+		}
+	}
+	return nil
+}

@@ -215,3 +215,14 @@ func FuzzJudge(f *testing.F) {
 		}
 	})
 }
+
+func TestCheckAllow(t *testing.T) {
+	for network, want := range map[string]bool{
+		"10.0.0.0/8": true, "127.0.0.0/8": true, "0.0.0.0/0": true, "::1/128": true, "fd00::/8": true, "64:ff9b::/96": true,
+		"169.254.0.0/16": false, "169.254.169.254/32": false, "168.63.129.16/32": false, "fe80::/10": false, "fd00:ec2::254/128": false, "2002::/16": false,
+	} {
+		if err := guard.CheckAllow(netip.MustParsePrefix(network)); (err == nil) != want {
+			t.Errorf("%s: got %v, want allowed %t", network, err, want)
+		}
+	}
+}
