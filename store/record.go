@@ -81,19 +81,26 @@ type Delivery struct {
 	State       State
 	Round       int // from 1; a replay begins the next
 	Attempts    int // attempts used up in this round; interrupted ones are not counted
-	Made        int // attempts on record in this round, interrupted ones included
+	Made        int // attempts on record in this round, interrupted ones included; at most MaxAttempts
 	AcceptedAt  time.Time
+	BegunAt     time.Time // when the first attempt of this round that was not interrupted began; zero before it
 	DueAt       time.Time // pending: when the next attempt may be made
 	EndedAt     time.Time // otherwise: when it ended
 	Reason      string    // failed: why, for a person
 	Blocking    bool      // failed, with an Order: those behind it in its line wait until it is released
 }
 
+// The bounds of what can be on record of a delivery. Engines refuse what lies beyond with ErrInvalid.
+const (
+	MaxRound    = 1<<16 - 1 // rounds of a delivery
+	MaxAttempts = 1<<16 - 1 // attempts of a round, interrupted ones and probes included
+)
+
 // Attempt is one HTTP request of a delivery and its outcome.
 type Attempt struct {
 	Delivery  DeliveryID
-	Round     int
-	Number    int // from 1 within the round
+	Round     int // from 1 to MaxRound
+	Number    int // from 1 within the round, to MaxAttempts
 	StartedAt time.Time
 	Took      time.Duration // from the start to the last byte read
 	Class     Class
@@ -102,7 +109,7 @@ type Attempt struct {
 	Error     string // for a person; empty when Class is OK. Holds no secret, query or body
 
 	Header    http.Header   // of the answer, bounded by the sender
-	Body      []byte        // of the answer, bounded by the sender
+	Body      []byte        // of the answer, bounded by the sender; nil of a Probe
 	Truncated bool          // the answer's body was longer than Body
 	RetryHint time.Duration // from Retry-After, 0 if there was none
 

@@ -21,6 +21,7 @@ var (
 	ErrBacklog     = errors.New("too many pending deliveries")
 	ErrNoSpace     = errors.New("free disk space is below the reserve")
 	ErrTooLarge    = errors.New("record is too large")
+	ErrInvalid     = errors.New("record contradicts itself or is out of range")
 	ErrStale       = errors.New("delivery has changed meanwhile")
 	ErrClosed      = errors.New("store is closed")
 	ErrBroken      = errors.New("store has failed and accepts nothing more")
@@ -102,8 +103,12 @@ type Queue interface {
 
 	// Record writes a and the state of its delivery after it, in one transaction, and returns when it is on disk.
 	// before is the delivery as Due returned it. An a with Number 0 is no attempt: only the state is written, as when
-	// a delivery outlives its max_age. ErrStale: the stored delivery is no longer that one, and nothing was written.
+	// a delivery is canceled. ErrStale: the stored delivery is no longer that one, and nothing was written.
 	// Record works below the disk reserve, down to half of it, and with a full backlog; below that half it is ErrNoSpace.
+	//
+	// ErrTooLarge and ErrInvalid: this record can never be written, however often it is tried. Its round is from 1 to
+	// MaxRound and its number from 1 to MaxAttempts, before, after and a are of one delivery, and neither an answer nor
+	// a reason is longer than the engine can keep.
 	//
 	// It does nothing for a delivery that stands behind the head of its line (ErrStale), and keeps Blocking only for a
 	// failed one with an Order.

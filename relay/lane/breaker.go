@@ -3,6 +3,7 @@ package lane
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/postern-relay/postern/store"
@@ -28,10 +29,16 @@ const defaultProbeEvery = 30 * time.Second
 // becomes of the delivery, and ends the row. The classes protocol, blocked, render and interrupted say nothing about
 // the receiver: they neither lengthen the row nor end it.
 //
-// One message must not hold all others. So an outage that the receiver itself has answered (other than 429, 502, 503
-// and 504, which speak of its load or of what stands before it) is not counted again for the delivery that was counted
-// last; and a probe that fails is due again only after ProbeEvery, so that the next probe is another delivery if there
-// is one. A failed probe uses up no attempt of its delivery, but the schedule's maximum age ends it.
+// A few messages must not hold all others. So an outage that the receiver itself has answered (other than 429, 502, 503
+// and 504, which speak of its load or of what stands before it) counts once for a delivery, until the receiver is up
+// again and recovery is over: it takes such answers to Failures different deliveries, without a success between, to
+// open the breaker. And a probe that fails is due again only after ProbeEvery, twofold each time up to 10 minutes, so
+// that the next probe is another delivery if there is one.
+//
+// A failed probe uses up no attempt of its delivery, but the schedule's maximum age ends it. With a schedule of one
+// attempt it is that attempt.
+//
+// What a breaker knows is lost at a restart: it is closed then.
 type Breaker struct {
 	Failures   int           // outages in a row that open it; 0 or less means no breaker
 	ProbeEvery time.Duration // from opening to probe, and from the end of a failed probe to the next; 0 or less means 30 s
@@ -105,13 +112,13 @@ type breaker struct {
 	every    time.Duration
 
 	state      BreakerState
-	row        int              // outages counted since the receiver was last up
-	last       store.DeliveryID // counted last
-	recovering bool             // closed, and not yet at full concurrency: the next outage opens it
-	since      time.Duration    // open, probing: when it opened
-	probeAt    time.Duration    // open: when the next probe may be made
-	probe      uint64           // probing: the attempt
-	mark       uint64           // attempts up to this one were begun before the last change, and say nothing any more
+	row        int                // outages counted since the receiver was last up
+	counted    []store.DeliveryID // whose outages these were, and those during recovery: the latest, at most failures
+	recovering bool               // closed, and not yet at full concurrency: the next outage opens it
+	since      time.Duration      // open, probing: when it opened
+	probeAt    time.Duration      // open: when the next probe may be made
+	probe      uint64             // probing: the attempt
+	mark       uint64             // attempts up to this one were begun before the last change, and say nothing any more
 }
 
 func newBreaker(o Breaker) breaker {
@@ -132,15 +139,29 @@ func (b *breaker) end(e ending, at time.Duration, seq uint64) {
 	case b.state != BreakerClosed || e.seq <= b.mark: // begun before the breaker opened
 	case h == healthUp:
 		b.row = 0
+		if !b.recovering { // else a message that failed as a probe could open it again
+			b.counted = b.counted[:0]
+		}
 	case h == healthDown:
-		if e.id == b.last && perhapsPoison(e.class, e.status) {
+		if slices.Contains(b.counted, e.id) && perhapsPoison(e.class, e.status) {
 			return
 		}
-		b.last = e.id
+		b.count(e.id)
 		if b.row++; b.row >= b.failures || b.recovering {
 			b.state, b.since, b.probeAt = BreakerOpen, at, at+b.every
 		}
 	}
+}
+
+// count notes whose outage was counted.
+func (b *breaker) count(id store.DeliveryID) {
+	if slices.Contains(b.counted, id) {
+		return
+	}
+	if len(b.counted) >= b.failures {
+		b.counted = slices.Delete(b.counted, 0, 1)
+	}
+	b.counted = append(b.counted, id)
 }
 
 func (b *breaker) endProbe(e ending, h health, at time.Duration, seq uint64) {
@@ -150,7 +171,7 @@ func (b *breaker) endProbe(e ending, h health, at time.Duration, seq uint64) {
 	}
 	b.state, b.probeAt = BreakerOpen, at+b.every
 	if h == healthDown {
-		b.last = e.id
+		b.count(e.id)
 	}
 	if e.class == store.ClassRender {
 		b.probeAt = at // it was the message's own fault, and nothing was sent

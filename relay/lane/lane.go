@@ -8,7 +8,8 @@
 //     as soon as Rate, Batch and Breaker, a pause and what the receiver asked for let it pass. It is never attempted
 //     early, and the lane sleeps until the first of these can change.
 //   - No delivery is attempted twice at the same time, nor again before its last attempt is on record. Only a crash
-//     between an attempt and its record repeats one.
+//     between an attempt and its record repeats one. Should the store refuse each form of a record for good, the
+//     delivery stays pending and is set aside until the next run, with an error in the log.
 //   - Memory follows the window, never the backlog: there is no goroutine and no timer for a delivery that waits.
 //   - Time that passes ends no pending delivery, and neither does a wall clock that jumps: an attempt always comes
 //     first, and after it nothing but the schedule's maximum age looks at the clock. A lane follows a clock that was
@@ -40,7 +41,7 @@ const (
 )
 
 // Lane is the queue of one destination. Set its fields, then call Run once. Wake and Stats may be called at any
-// time, before Run and after it too, and from several goroutines; so may Pause, Resume and WakeAll.
+// time, before Run and after it too, and from several goroutines; so may Pause and Resume.
 type Lane struct {
 	Name   string      // the destination; required
 	Queue  store.Queue // required
@@ -118,23 +119,17 @@ func (l *Lane) Stats() Stats {
 // Wake says that a pending delivery may have appeared at c. It is to be called after each accept for the
 // destination, with the place of that delivery, and costs little; it never blocks. A wake for something that is
 // not there does no harm.
-func (l *Lane) Wake(c store.Cursor) { l.wake(c, c) }
-
-// WakeAll says that pending deliveries may have appeared anywhere, as after store.Queue.Release. It never blocks, and
-// the lane reads its window again.
-func (l *Lane) WakeAll() { l.wake(store.Cursor{}, store.Cursor{DueAt: forever}) }
-
-func (l *Lane) wake(first, last store.Cursor) {
+func (l *Lane) Wake(c store.Cursor) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.woken == nil {
-		l.woken = &span{lo: first, hi: last}
+		l.woken = &span{lo: c, hi: c}
 	}
-	if first.Less(l.woken.lo) {
-		l.woken.lo = first
+	if c.Less(l.woken.lo) {
+		l.woken.lo = c
 	}
-	if l.woken.hi.Less(last) {
-		l.woken.hi = last
+	if l.woken.hi.Less(c) {
+		l.woken.hi = c
 	}
 	l.callLocked()
 }

@@ -33,6 +33,8 @@ func TestNext(t *testing.T) {
 	five := schedule(t, 0, 0, 0, time.Minute, 5*time.Minute, 15*time.Minute, 2*time.Hour)
 	jitter := schedule(t, 0.2, 0, 0, time.Minute, time.Minute)
 	aged := schedule(t, 0, time.Hour, 0, time.Minute, time.Minute)
+	single := schedule(t, 0, time.Hour, time.Minute)
+	double := schedule(t, 0, time.Hour, 0, time.Minute)
 	const ms = time.Millisecond
 
 	for _, tt := range []struct {
@@ -40,6 +42,7 @@ func TestNext(t *testing.T) {
 		schedule Schedule
 		attempts int           // used up before
 		round    int           // 0 means 1
+		probed   int           // probes that failed before
 		a        store.Attempt // its outcome
 		at       time.Duration // end of the attempt after acceptance
 		rnd      float64
@@ -81,10 +84,15 @@ func TestNext(t *testing.T) {
 		{name: "jitter at its most is its share", schedule: jitter, a: store.Attempt{Class: store.ClassTLS}, rnd: 1, state: store.Pending, used: 1, due: 72 * time.Second},
 		{name: "jitter lengthens Retry-After", schedule: jitter, a: store.Attempt{Class: store.ClassTLS, RetryHint: 10 * time.Minute}, rnd: 0.5, state: store.Pending, used: 1, due: 11 * time.Minute},
 		{name: "an attempt at the end of the age is made", schedule: aged, a: store.Attempt{Class: store.ClassTLS}, at: 59 * time.Minute, state: store.Pending, used: 1, due: time.Hour},
-		{name: "an attempt behind the age is not made", schedule: aged, a: store.Attempt{Class: store.ClassTLS}, at: 59*time.Minute + ms, state: store.Failed, used: 1, reason: "the next attempt would come more than 1h0m0s after acceptance; last: tls"},
-		{name: "a replay has no age", schedule: aged, round: 2, a: store.Attempt{Class: store.ClassTLS}, at: 1000 * time.Hour, state: store.Pending, used: 1, due: 1000*time.Hour + time.Minute},
+		{name: "an attempt behind the age is not made", schedule: aged, a: store.Attempt{Class: store.ClassTLS}, at: 59*time.Minute + ms, state: store.Failed, used: 1, reason: "the next attempt would come more than 1h0m0s after the first; last: tls"},
+		{name: "a replay has an age of its own", schedule: aged, round: 2, a: store.Attempt{Class: store.ClassTLS}, at: 59*time.Minute + ms, state: store.Failed, used: 1, reason: "the next attempt would come more than 1h0m0s after the first; last: tls"},
 		{name: "a failed probe uses up nothing", schedule: five, attempts: 3, probe: time.Second, a: store.Attempt{Class: store.ClassConnect}, state: store.Pending, used: 3, due: time.Second},
-		{name: "a failed probe at the only attempt uses up nothing", probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 500}, state: store.Pending, due: time.Second},
+		{name: "a failed probe at the last attempt uses up nothing", schedule: five, attempts: 4, probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 500}, state: store.Pending, used: 4, due: time.Second},
+		{name: "a failed probe by a schedule of one attempt is that attempt", probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 500}, state: store.Failed, used: 1, reason: "no success in 1 of 1 attempts; last: status 500"},
+		{name: "a probe without a token by a schedule of one delay is its attempt", schedule: single, probe: time.Second, a: store.Attempt{Class: store.ClassAuth}, state: store.Failed, used: 1, reason: "no success in 1 of 1 attempts; last: auth"},
+		{name: "a probe by a schedule of two attempts uses up nothing", schedule: double, probe: time.Second, a: store.Attempt{Class: store.ClassAuth}, state: store.Pending, due: time.Second},
+		{name: "the third failed probe is followed by one after four times as long", schedule: five, probe: time.Second, probed: 2, a: store.Attempt{Class: store.ClassConnect}, state: store.Pending, due: 4 * time.Second},
+		{name: "Retry-After delays the next probe beyond that", schedule: five, probe: time.Second, probed: 2, a: store.Attempt{Class: store.ClassStatus, Status: 429, RetryHint: 5 * time.Second}, state: store.Pending, due: 5 * time.Second},
 		{name: "a failed probe has no jitter", schedule: jitter, probe: time.Second, a: store.Attempt{Class: store.ClassTLS}, rnd: 1, state: store.Pending, due: time.Second},
 		{name: "Retry-After delays the next probe", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 429, RetryHint: time.Minute}, state: store.Pending, due: time.Minute},
 		{name: "Retry-After delays the next probe by an hour at most", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 503, RetryHint: 2 * time.Hour}, state: store.Pending, due: time.Hour},
@@ -92,7 +100,7 @@ func TestNext(t *testing.T) {
 		{name: "a probe without a token uses up nothing", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassAuth}, state: store.Pending, due: time.Second},
 		{name: "a probe that says nothing uses up nothing", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassProtocol}, state: store.Pending, due: time.Second},
 		{name: "a failed probe at the end of the age is followed by another", schedule: aged, probe: time.Minute, a: store.Attempt{Class: store.ClassTLS}, at: 59 * time.Minute, state: store.Pending, due: time.Hour},
-		{name: "a failed probe behind the age is not", schedule: aged, probe: time.Minute, a: store.Attempt{Class: store.ClassTLS}, at: 59*time.Minute + ms, state: store.Failed, reason: "the next attempt would come more than 1h0m0s after acceptance; last: tls"},
+		{name: "a failed probe behind the age is not", schedule: aged, probe: time.Minute, a: store.Attempt{Class: store.ClassTLS}, at: 59*time.Minute + ms, state: store.Failed, reason: "the next attempt would come more than 1h0m0s after the first; last: tls"},
 		{name: "a probe that succeeds delivers, and is an attempt", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassOK}, state: store.Delivered, used: 1},
 		{name: "a probe answered 404 is an attempt like any other", schedule: five, probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 404}, state: store.Pending, used: 1, due: time.Minute},
 		{name: "a probe answered 404 at the last attempt fails", schedule: five, attempts: 4, probe: time.Second, a: store.Attempt{Class: store.ClassStatus, Status: 404}, state: store.Failed, used: 5, reason: "no success in 5 of 5 attempts; last: status 404"},
@@ -104,7 +112,11 @@ func TestNext(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			before := pending(tt.attempts)
 			before.Round = max(1, tt.round)
-			before.Made += 2 // two interrupted ones
+			before.BegunAt = epoch
+			before.Made += tt.probed
+			if tt.probe == 0 {
+				before.Made += 2 // two interrupted ones
+			}
 			now := epoch.Add(tt.at).In(time.FixedZone("elsewhere", 3600))
 			got := next(before, tt.a, tt.schedule, now, tt.rnd, tt.probe)
 
@@ -119,6 +131,99 @@ func TestNext(t *testing.T) {
 				t.Errorf("got %+v\nwant %+v", got, want)
 			}
 		})
+	}
+}
+
+func TestTheAgeCountsFromTheFirstAttemptOfTheRound(t *testing.T) {
+	aged := schedule(t, 0, time.Hour, 0, time.Minute, time.Minute)
+	failure := store.Attempt{Class: store.ClassTLS}
+	late := epoch.Add(1000 * time.Hour)
+	for _, round := range []int{1, 2} {
+		fresh := pending(0)
+		fresh.Round = round
+
+		d := next(fresh, store.Attempt{Class: store.ClassInterrupted, StartedAt: late}, aged, late, 0, 0)
+		if !d.BegunAt.IsZero() {
+			t.Errorf("round %d: got begun at %s after an interruption, want not begun", round, d.BegunAt)
+		}
+		failure.StartedAt = late.Add(time.Hour + 1500*time.Microsecond).In(time.FixedZone("elsewhere", 3600))
+		begun := late.Add(time.Hour + time.Millisecond)
+		d = next(d, failure, aged, late.Add(time.Hour+30*time.Second), 0, 0)
+		if d.State != store.Pending || d.BegunAt != begun {
+			t.Errorf("round %d: got %s, begun at %s, after the first failure; want pending, begun at %s", round, d.State, d.BegunAt, begun)
+		}
+		last := begun.Add(59 * time.Minute)
+		if got := next(d, failure, aged, last, 0, 0); got.State != store.Pending || got.BegunAt != begun {
+			t.Errorf("round %d: got %s, begun at %s; want pending, and the beginning as it was", round, got.State, got.BegunAt)
+		}
+		if got := next(d, failure, aged, last.Add(time.Millisecond), 0, 0); got.State != store.Failed || got.BegunAt != begun {
+			t.Errorf("round %d: got %s, begun at %s; want failed, and the beginning as it was", round, got.State, got.BegunAt)
+		}
+	}
+	t.Run("a beginning that is unknown or in the future is the end", func(t *testing.T) {
+		for _, at := range []time.Time{{}, epoch.Add(time.Second)} {
+			failure.StartedAt = at
+			if got := next(pending(0), failure, aged, epoch, 0, 0).BegunAt; got != epoch {
+				t.Errorf("started at %s: got begun at %s, want %s", at, got, epoch)
+			}
+		}
+	})
+}
+
+func TestProbesOfOneDeliveryGrowApart(t *testing.T) {
+	for _, tt := range []struct {
+		every time.Duration
+		n     int
+		want  time.Duration
+	}{
+		{every: 30 * time.Second, n: 0, want: 30 * time.Second},
+		{every: 30 * time.Second, n: 1, want: 30 * time.Second},
+		{every: 30 * time.Second, n: 2, want: time.Minute},
+		{every: 30 * time.Second, n: 5, want: 8 * time.Minute},
+		{every: 30 * time.Second, n: 6, want: 10 * time.Minute},
+		{every: 30 * time.Second, n: store.MaxAttempts, want: 10 * time.Minute},
+		{every: 10 * time.Minute, n: 9, want: 10 * time.Minute},
+		{every: 24 * time.Hour, n: 9, want: 24 * time.Hour},
+		{every: 1, n: store.MaxAttempts, want: 10 * time.Minute},
+	} {
+		if got := probeDelay(tt.every, tt.n); got != tt.want {
+			t.Errorf("every %s, %d in vain: got %s, want %s", tt.every, tt.n, got, tt.want)
+		}
+	}
+}
+
+func TestAttemptsOnRecordHaveABound(t *testing.T) {
+	endless := schedule(t, 0, 0, 0, time.Second)
+	for _, tt := range []struct {
+		name  string
+		made  int // before
+		a     store.Attempt
+		probe time.Duration
+		want  store.State
+	}{
+		{name: "a probe below the bound", made: maxMade - 2, a: store.Attempt{Class: store.ClassConnect}, probe: time.Second, want: store.Pending},
+		{name: "a probe at the bound", made: maxMade - 1, a: store.Attempt{Class: store.ClassConnect}, probe: time.Second, want: store.Failed},
+		{name: "an attempt below the bound", made: maxMade - 2, a: store.Attempt{Class: store.ClassConnect}, want: store.Pending},
+		{name: "an attempt at the bound", made: maxMade - 1, a: store.Attempt{Class: store.ClassConnect}, want: store.Failed},
+		{name: "an interruption below the bound", made: maxMade - 2, a: store.Attempt{Class: store.ClassInterrupted}, want: store.Pending},
+		{name: "an interruption at the bound", made: maxMade - 1, a: store.Attempt{Class: store.ClassInterrupted}, want: store.Failed},
+		{name: "a success at the bound", made: maxMade - 1, a: store.Attempt{Class: store.ClassOK}, want: store.Delivered},
+		{name: "a success far beyond it", made: store.MaxAttempts, a: store.Attempt{Class: store.ClassOK}, want: store.Delivered},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := pending(0)
+			d.Made = tt.made
+			got := next(d, tt.a, endless, epoch, 0, tt.probe)
+			if got.State != tt.want {
+				t.Errorf("got %s (%s), want %s", got.State, got.Reason, tt.want)
+			}
+			if tt.want == store.Failed && !strings.Contains(got.Reason, "50000 attempts on record") {
+				t.Errorf("got reason %q, want one with the number", got.Reason)
+			}
+		})
+	}
+	if maxMade > store.MaxAttempts*9/10 {
+		t.Errorf("got a bound of %d, want it well below %d", maxMade, store.MaxAttempts)
 	}
 }
 

@@ -88,7 +88,7 @@ func TestAFailedHeadCanBlockItsLine(t *testing.T) {
 		if n, err := mem.Release(context.Background(), "alerts", 10); n != 1 || err != nil {
 			t.Fatalf("got %d lines released (%v), want 1", n, err)
 		}
-		l.WakeAll()
+		l.Wake(second.Cursor())
 		synctest.Wait()
 		checkState(t, mem, second.ID, store.Delivered)
 	})

@@ -174,7 +174,7 @@ func TestAnOutageUsesUpNoAttemptsBeyondThoseThatOpenedTheBreaker(t *testing.T) {
 			t.Errorf("got %d probes, want %d", got, want)
 		}
 		before := len(o.all())
-		time.Sleep(10 * time.Minute)
+		time.Sleep(2 * maxProbeDelay) // what was a probe many times waits that long
 		if got := mem.Pending(); got != 0 {
 			t.Errorf("got %d pending, want 0", got)
 		}
@@ -243,7 +243,7 @@ func TestMaxAgeEndsWhatIsProbedInVain(t *testing.T) {
 		const m = time.Minute
 		o.check(t, 0, 1*m, 11*m, 21*m) // a fifth would come at 31 min
 		got := checkState(t, mem, first.ID, store.Failed)
-		if want := "the next attempt would come more than 30m0s after acceptance; last: status 502"; got.Reason != want || got.Attempts != 2 || got.Made != 4 {
+		if want := "the next attempt would come more than 30m0s after the first; last: status 502"; got.Reason != want || got.Attempts != 2 || got.Made != 4 {
 			t.Errorf("got %d attempts used up of %d made, reason %q; want 2 of 4, %q", got.Attempts, got.Made, got.Reason, want)
 		}
 		time.Sleep(2 * time.Hour)

@@ -14,7 +14,10 @@ import (
 // goneReason is the reason of a pause by a receiver.
 const goneReason = "the receiver answered 410 Gone"
 
-// Pauses keeps which destinations are paused, across restarts; a store.Pauser is one.
+// Pauses keeps which destinations are paused, across restarts. A store.Pauser is one that will do where nobody else
+// pauses and resumes. Otherwise a Resume may come while the lane has its pause kept; so that store and lane agree in the
+// end, Pauses then writes to the store, and whoever calls Pause and Resume of the Lane does so together with its change
+// to the store, under one lock; and Pauses writes nothing if Stats says under that lock that the lane is not paused.
 type Pauses interface {
 	// Pause notes that a destination is paused. One that is paused already keeps its note.
 	Pause(ctx context.Context, destination string, p store.Pause) error
@@ -70,13 +73,13 @@ func (r *runner) holdGone() store.Pause {
 	return p
 }
 
-// keepPause has the pause of a gone receiver kept, and tries again for as long as it takes: the delivery must not be
-// on record as failed while those behind it would go on after a restart.
+// keepPause has the pause of a gone receiver kept, and tries again for as long as it takes, or until somebody has
+// ended the pause: the delivery must not be on record as failed while those behind it would go on after a restart.
 func (r *runner) keepPause(p store.Pause) error {
 	if r.lane.Pauses == nil {
 		return nil
 	}
-	for failures := 0; ; failures++ {
+	for failures := 0; r.lane.isPaused(); failures++ {
 		err := r.lane.Pauses.Pause(r.recordCtx, r.lane.Name, p)
 		switch {
 		case err == nil, final(err):
@@ -88,6 +91,7 @@ func (r *runner) keepPause(p store.Pause) error {
 		r.log.Warn("pause not kept", zap.NamedError("reason", err), zap.Duration("again_in_seconds", wait))
 		r.wait(wait)
 	}
+	return nil
 }
 
 // wait waits for d, or less when records are given up.

@@ -175,6 +175,34 @@ func TestGone(t *testing.T) {
 			}
 		})
 	})
+	t.Run("a pause that somebody has ended is not kept any more", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			mem := storetest.NewMemory(storetest.MemoryOptions{})
+			var tries, calls atomic.Int64
+			l := &Lane{Name: "alerts", Queue: mem, Concurrency: 1}
+			l.Pauses = pausesFunc(func(ctx context.Context, destination string, p store.Pause) error {
+				if tries.Add(1) == 1 {
+					l.Resume() // as a person does, who has seen why it is paused
+					return errDisk
+				}
+				return mem.Pause(ctx, destination, p)
+			})
+			l.Sender = sendFunc(func(context.Context, store.Delivery) store.Attempt {
+				if calls.Add(1) == 1 {
+					return answer(410)
+				}
+				return outcome(store.ClassOK)
+			})
+			d, other := accept(t, mem, "alerts", 0), accept(t, mem, "alerts", 0)
+			start(t, l)
+			time.Sleep(time.Hour)
+			checkState(t, mem, d.ID, store.Failed)
+			checkState(t, mem, other.ID, store.Delivered)
+			if paused, err := mem.Paused(context.Background()); err != nil || len(paused) != 0 || tries.Load() != 1 {
+				t.Errorf("got pauses %v (%v) after %d tries, want none after 1", paused, err, tries.Load())
+			}
+		})
+	})
 	t.Run("a pause that was not kept before the end leaves the delivery pending", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			mem := storetest.NewMemory(storetest.MemoryOptions{})

@@ -70,7 +70,7 @@ type result struct {
 	after    store.Delivery
 	class    store.Class
 	released store.Delivery // behind it in its line, and pending from now on; zero if none
-	err      error          // from the record; nil, store.ErrStale, or the reason why the lane cannot go on
+	err      error          // from the record; nil, store.ErrStale, unwritable, or why the lane cannot go on
 }
 
 // loop makes attempts until ctx ends, and then returns nil, or until the store cannot go on.
@@ -241,6 +241,12 @@ func (r *runner) landAll(res result) error {
 
 // land takes the outcome of a flight into the window. It returns an error if the outcome is not on record.
 func (r *runner) land(res result) error {
+	if unwritable(res.err) {
+		r.window.setAside(res.flight)
+		r.log.Error("delivery set aside", zap.Stringer("delivery_id", res.after.ID), zap.Error(res.err),
+			zap.String("reason", "the store cannot keep what came of it; it stays pending until the next start"))
+		return nil
+	}
 	stale := errors.Is(res.err, store.ErrStale)
 	r.window.land(res.flight, res.after, res.err == nil)
 	switch {

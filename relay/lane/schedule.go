@@ -31,8 +31,9 @@ type Schedule struct {
 // at once.
 //
 // jitter, from 0 to 1, lengthens each delay but the first by up to that share of it, never shortens it. maxAge ends
-// a delivery whose next attempt would come later than that after acceptance; 0 means no such bound. The first
-// attempt is made at any age, and a replayed round is bounded by its attempts alone.
+// a delivery whose next attempt would come later than that after the first one of its round (see
+// store.Delivery.BegunAt); 0 means no such bound. So the first attempt is made at any age, and what a delivery has
+// waited for before it does not count.
 func NewSchedule(delays []time.Duration, jitter float64, maxAge time.Duration) (Schedule, error) {
 	if len(delays) > MaxAttempts {
 		return Schedule{}, fmt.Errorf("%d attempts are too many; give at most %d", len(delays), MaxAttempts)
@@ -90,7 +91,7 @@ func (s Schedule) First() time.Duration {
 // Attempts returns how many attempts a round has at most, at least 1.
 func (s Schedule) Attempts() int { return max(1, len(s.delays)) }
 
-// MaxAge returns how long after acceptance an attempt may still be planned, or 0 for ever.
+// MaxAge returns how long after the first attempt of a round a further one may still be planned, or 0 for ever.
 func (s Schedule) MaxAge() time.Duration { return s.maxAge }
 
 // delay returns how long to wait after a failed attempt when made attempts have been used up, made being below

@@ -17,8 +17,8 @@ var forever = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
 // window is what a lane knows of its queue: the earliest deliveries, and those in flight. The rest stays in the
 // store, so that memory does not grow with the backlog.
 //
-// What it promises, between any two calls: each pending delivery at or before the horizon is waiting, in flight, or
-// inside the gap; what is behind the horizon only the store knows.
+// What it promises, between any two calls: each pending delivery at or before the horizon is waiting, in flight,
+// inside the gap, or set aside; what is behind the horizon only the store knows.
 //
 //	queue  ──┬────────────┬──────────┬─────────────┬──────────────────►
 //	         │  waiting   │   gap    │   waiting   │   in the store only
@@ -29,13 +29,14 @@ var forever = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
 // before others that have been read already. Each accept therefore wakes the lane with its own place, and what lies
 // between the first and the last of these places is read again.
 type window struct {
-	size    int                               // most deliveries waiting
-	items   []store.Delivery                  // waiting, in queue order
-	waiting map[store.DeliveryID]store.Cursor // where in items
-	flying  map[store.DeliveryID]*flight      // taken, and not landed
-	horizon store.Cursor                      // see above
-	all     bool                              // the horizon is behind everything
-	gap     span                              // to be read again
+	size    int                                 // most deliveries waiting
+	items   []store.Delivery                    // waiting, in queue order
+	waiting map[store.DeliveryID]store.Cursor   // where in items
+	flying  map[store.DeliveryID]*flight        // taken, and not landed
+	aside   map[store.DeliveryID]store.Delivery // not to be taken again as they are
+	horizon store.Cursor                        // see above
+	all     bool                                // the horizon is behind everything
+	gap     span                                // to be read again
 }
 
 // flight is a delivery whose attempt is being made or recorded.
@@ -60,6 +61,7 @@ func newWindow(size int) *window {
 		size:    size,
 		waiting: make(map[store.DeliveryID]store.Cursor),
 		flying:  make(map[store.DeliveryID]*flight),
+		aside:   make(map[store.DeliveryID]store.Delivery),
 	}
 }
 
@@ -121,6 +123,12 @@ func (w *window) merge(d store.Delivery) {
 		f.seen = d
 		return
 	}
+	if old, ok := w.aside[d.ID]; ok {
+		if same(old, d) {
+			return
+		}
+		delete(w.aside, d.ID)
+	}
 	if old, ok := w.waiting[d.ID]; ok { // the store's is the same or a newer version
 		if !old.Less(c) && !c.Less(old) {
 			w.items[w.place(c)] = d
@@ -162,6 +170,16 @@ func (w *window) land(f *flight, after store.Delivery, recorded bool) {
 	case w.knows(c):
 		w.insert(after)
 		w.trim()
+	}
+}
+
+// setAside ends a flight whose outcome can never be on record. The delivery is not taken again unless somebody else
+// changes it, since its attempt would be made again and again.
+func (w *window) setAside(f *flight) {
+	delete(w.flying, f.before.ID)
+	w.aside[f.before.ID] = f.before
+	if f.seen.ID != (store.DeliveryID{}) && !same(f.seen, f.before) {
+		w.wake(f.seen.Cursor(), f.seen.Cursor())
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,6 +32,9 @@ func (r *runner) attempt(f *flight) result {
 	a.Delivery, a.Round, a.Number = before.ID, before.Round, before.Made+1
 	after := next(before, a, r.lane.Retry, r.now(), r.rand(), f.probe)
 	a.Probe = f.probe > 0 && a.Class != store.ClassInterrupted && after.Attempts == before.Attempts
+	if a.Probe && len(a.Body) > 0 { // of an outage there may be thousands
+		a.Body, a.Truncated = nil, true
+	}
 	after.Blocking = after.State == store.Failed && after.Order != "" && r.lane.BlockOnFailure
 
 	if gone(a) {
@@ -38,7 +42,7 @@ func (r *runner) attempt(f *flight) result {
 			return result{flight: f, after: after, class: a.Class, err: err}
 		}
 	}
-	released, err := r.recordAttempt(before, after, a)
+	released, err := r.recordAttempt(before, &after, a)
 	switch {
 	case errors.Is(err, store.ErrStale):
 		r.log.Debug("attempt dropped", zap.Inline(attemptFields(a)), zap.String("reason", "the delivery has changed meanwhile"))
@@ -68,25 +72,61 @@ func (r *runner) sendOnce(d store.Delivery) (a store.Attempt) {
 }
 
 // recordAttempt writes the outcome, and tries again for as long as it is unknown whether it is on disk. It returns
-// what the record has released, and nil, store.ErrStale, or the reason why it was given up.
-func (r *runner) recordAttempt(before, after store.Delivery, a store.Attempt) (store.Delivery, error) {
+// what the record has released, and nil, store.ErrStale, or the reason why it was given up: see unwritable. It changes
+// after to what could be written.
+func (r *runner) recordAttempt(before store.Delivery, after *store.Delivery, a store.Attempt) (store.Delivery, error) {
+	kept := a
 	for failures := 0; ; failures++ {
-		released, err := r.lane.Queue.Record(r.recordCtx, before, after, a)
+		released, err := r.lane.Queue.Record(r.recordCtx, before, *after, kept)
 		switch {
 		case err == nil, errors.Is(err, store.ErrStale), final(err):
 			return released, err
 		case errors.Is(err, store.ErrNotFound):
 			return store.Delivery{}, store.ErrStale // swept or canceled
+		case unwritable(err):
+			if !shrink(after, &kept) {
+				return store.Delivery{}, err
+			}
+			r.log.Warn("attempt not kept whole", zap.Inline(attemptFields(a)), zap.NamedError("reason", err))
+			continue
 		case r.recordCtx.Err() != nil:
 			return store.Delivery{}, errors.Join(context.Cause(r.recordCtx), err)
-		case errors.Is(err, store.ErrTooLarge) && (a.Body != nil || a.Header != nil):
-			// What became of the delivery is worth more than what the receiver said.
-			a.Body, a.Header, a.Truncated = nil, nil, true
 		}
 		wait := pause(failures)
 		r.log.Warn("attempt not recorded", zap.Inline(attemptFields(a)), zap.NamedError("reason", err), zap.Duration("again_in_seconds", wait))
 		r.wait(wait)
 	}
+}
+
+// unwritable reports whether err means that the same record will never be written.
+func unwritable(err error) bool {
+	return errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrInvalid)
+}
+
+// maxText is how many bytes of each text are left of a record that the store has no room for.
+const maxText = 200
+
+// shrink takes from a record what the store may have no room for. What became of the delivery is worth more than what
+// the receiver said, and that more than the attempt. It reports whether there was something to take.
+func shrink(after *store.Delivery, a *store.Attempt) bool {
+	switch {
+	case a.Body != nil || a.Header != nil:
+		a.Body, a.Header, a.Truncated = nil, nil, true
+	case len(a.Error) > maxText || len(after.Reason) > maxText:
+		a.Error, after.Reason = clip(a.Error), clip(after.Reason)
+	case a.Number > 0:
+		*a, after.Made = store.Attempt{}, after.Made-1
+	default:
+		return false
+	}
+	return true
+}
+
+func clip(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxText], "")
 }
 
 func (r *runner) logAttempt(after store.Delivery, a store.Attempt) {

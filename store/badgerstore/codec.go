@@ -189,13 +189,14 @@ type deliveryRecord struct {
 	Reason      string      `cbor:"10,keyasint,omitempty"`
 	Order       string      `cbor:"11,keyasint,omitempty"`
 	Blocking    bool        `cbor:"12,keyasint,omitempty"`
+	BegunAt     stamp       `cbor:"13,keyasint,omitempty"`
 }
 
 func encodeDelivery(d store.Delivery) ([]byte, error) {
 	raw, err := cbor.Marshal(deliveryRecord{
 		Destination: d.Destination, Event: d.Event, State: d.State, Round: d.Round, Attempts: d.Attempts, Made: d.Made,
 		AcceptedAt: stamp(stampOf(d.AcceptedAt)), DueAt: stamp(stampOf(d.DueAt)), EndedAt: stamp(stampOf(d.EndedAt)),
-		Reason: d.Reason, Order: d.Order, Blocking: d.Blocking,
+		Reason: d.Reason, Order: d.Order, Blocking: d.Blocking, BegunAt: stamp(stampOf(d.BegunAt)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode delivery: %w", err)
@@ -211,7 +212,7 @@ func decodeDelivery(id store.DeliveryID, content []byte) (store.Delivery, error)
 	return store.Delivery{
 		ID: id, Destination: r.Destination, Event: r.Event, State: r.State, Round: r.Round, Attempts: r.Attempts,
 		Made: r.Made, AcceptedAt: r.AcceptedAt.time(), DueAt: r.DueAt.time(), EndedAt: r.EndedAt.time(), Reason: r.Reason,
-		Order: r.Order, Blocking: r.Blocking,
+		Order: r.Order, Blocking: r.Blocking, BegunAt: r.BegunAt.time(),
 	}, nil
 }
 

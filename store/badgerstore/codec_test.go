@@ -108,7 +108,9 @@ func FuzzDecode(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	d, err := encodeDelivery(m.Delivery(0))
+	begun := m.Delivery(0)
+	begun.Attempts, begun.Made, begun.BegunAt = 1, 1, time.Unix(2, 0).UTC()
+	d, err := encodeDelivery(begun)
 	if err != nil {
 		f.Fatal(err)
 	}

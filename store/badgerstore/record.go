@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/postern-relay/postern/store"
 )
@@ -30,11 +29,11 @@ func (s *Store) Record(ctx context.Context, before, after store.Delivery, a stor
 func (s *Store) recordRequest(before, after store.Delivery, a store.Attempt) (r *request, released *store.Delivery, err error) {
 	switch {
 	case before.ID != after.ID || before.Destination != after.Destination || before.Order != after.Order:
-		return nil, nil, errors.New("the state after it is of another delivery")
+		return nil, nil, fmt.Errorf("the state after it is of another delivery: %w", store.ErrInvalid)
 	case a.Number > 0 && a.Delivery != before.ID:
-		return nil, nil, errors.New("the attempt is of another delivery")
-	case a.Number < 0 || a.Number > math.MaxUint16 || a.Round < 0 || a.Round > math.MaxUint16:
-		return nil, nil, errors.New("round or number of the attempt is out of range")
+		return nil, nil, fmt.Errorf("the attempt is of another delivery: %w", store.ErrInvalid)
+	case a.Number < 0 || a.Number > store.MaxAttempts || a.Number > 0 && (a.Round < 1 || a.Round > store.MaxRound):
+		return nil, nil, fmt.Errorf("attempt %d of round %d: %w", a.Number, a.Round, store.ErrInvalid)
 	}
 	after.Blocking = after.Blocking && after.State == store.Failed && after.Order != ""
 	was, err := encodePending(before)

@@ -9,7 +9,7 @@ import (
 )
 
 // formatVersion is that of the keys and values. A program refuses a store of another one.
-const formatVersion = 2
+const formatVersion = 3
 
 // ring is what the commit ring and the format record say.
 type ring struct {

@@ -48,9 +48,11 @@ func checkName(destination string) error {
 func checkRecord(before, after store.Delivery, a store.Attempt) error {
 	switch {
 	case before.ID != after.ID || before.Destination != after.Destination || before.Order != after.Order:
-		return fmt.Errorf("record attempt of %s: the state after it is of another delivery", before.ID)
+		return fmt.Errorf("record attempt of %s: the state after it is of another delivery: %w", before.ID, store.ErrInvalid)
 	case a.Number > 0 && a.Delivery != before.ID:
-		return fmt.Errorf("record attempt of %s: the attempt is of another delivery", before.ID)
+		return fmt.Errorf("record attempt of %s: the attempt is of another delivery: %w", before.ID, store.ErrInvalid)
+	case a.Number < 0 || a.Number > store.MaxAttempts || a.Number > 0 && (a.Round < 1 || a.Round > store.MaxRound):
+		return fmt.Errorf("record attempt of %s: attempt %d of round %d: %w", before.ID, a.Number, a.Round, store.ErrInvalid)
 	}
 	return nil
 }
@@ -66,7 +68,8 @@ func cloneMessage(m store.Message) store.Message {
 }
 
 func normalDelivery(d store.Delivery) store.Delivery {
-	d.AcceptedAt, d.DueAt, d.EndedAt = toMillis(d.AcceptedAt), toMillis(d.DueAt), toMillis(d.EndedAt)
+	d.AcceptedAt, d.BegunAt = toMillis(d.AcceptedAt), toMillis(d.BegunAt)
+	d.DueAt, d.EndedAt = toMillis(d.DueAt), toMillis(d.EndedAt)
 	d.Blocking = d.Blocking && d.State == store.Failed && d.Order != ""
 	return d
 }

@@ -83,26 +83,28 @@ func due(tb testing.TB, s store.Store, destination string, after store.Cursor, l
 
 // end returns the state of d after an attempt that ended it, and the attempt.
 func end(d store.Delivery, state store.State, at time.Time) (store.Delivery, store.Attempt) {
-	a := attempt(d, at)
+	d, a := begin(d, at)
 	d.State, d.EndedAt, d.DueAt = state, at, time.Time{}
-	d.Attempts++
-	d.Made++
 	return d, a
 }
 
 // retry returns the state of d after an attempt that failed, and the attempt.
 func retry(d store.Delivery, at, next time.Time) (store.Delivery, store.Attempt) {
-	a := attempt(d, at)
+	d, a := begin(d, at)
 	a.Class, a.Status = store.ClassStatus, 500
 	d.DueAt = next
-	d.Attempts++
-	d.Made++
 	return d, a
 }
 
-func attempt(d store.Delivery, at time.Time) store.Attempt {
-	return store.Attempt{
-		Delivery: d.ID, Round: d.Round, Number: d.Made + 1, StartedAt: at, Took: 12345 * time.Microsecond,
+// begin returns d with one attempt more, and the attempt.
+func begin(d store.Delivery, at time.Time) (store.Delivery, store.Attempt) {
+	d.Attempts++
+	d.Made++
+	if d.BegunAt.IsZero() {
+		d.BegunAt = at
+	}
+	return d, store.Attempt{
+		Delivery: d.ID, Round: d.Round, Number: d.Made, StartedAt: at, Took: 12345 * time.Microsecond,
 		Class: store.ClassOK, Status: 204,
 	}
 }

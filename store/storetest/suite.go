@@ -233,13 +233,55 @@ func testRecord(t *testing.T, open Open) {
 		elsewhere, stranger := after, a
 		elsewhere.Destination = "audit"
 		stranger.Delivery = message(t).ID.Delivery(0)
-		if _, err := s.Record(t.Context(), d, elsewhere, a); err == nil {
-			t.Error("another destination: got no error")
+		if _, err := s.Record(t.Context(), d, elsewhere, a); !errors.Is(err, store.ErrInvalid) {
+			t.Errorf("another destination: got error %v, want ErrInvalid", err)
 		}
-		if _, err := s.Record(t.Context(), d, after, stranger); err == nil {
-			t.Error("attempt of another delivery: got no error")
+		if _, err := s.Record(t.Context(), d, after, stranger); !errors.Is(err, store.ErrInvalid) {
+			t.Errorf("attempt of another delivery: got error %v, want ErrInvalid", err)
 		}
 		equal(t, "due", due(t, s, "alerts", store.Cursor{}, 10), []store.Delivery{d})
+	})
+	t.Run("round and number of an attempt have bounds, and what lies beyond is never written", func(t *testing.T) {
+		s, d := setup(t)
+		after, a := retry(d, start, start.Add(time.Minute))
+		for _, c := range []struct{ round, number int }{
+			{1, -1}, {1, store.MaxAttempts + 1}, {0, 1}, {store.MaxRound + 1, 1}, {-1, 1},
+		} {
+			bad := a
+			bad.Round, bad.Number = c.round, c.number
+			if _, err := s.Record(t.Context(), d, after, bad); !errors.Is(err, store.ErrInvalid) {
+				t.Errorf("attempt %d of round %d: got error %v, want ErrInvalid", c.number, c.round, err)
+			}
+		}
+		equal(t, "due", due(t, s, "alerts", store.Cursor{}, 10), []store.Delivery{d})
+		a.Round, a.Number = store.MaxRound, store.MaxAttempts
+		after.Round, after.Made = a.Round, a.Number
+		record(t, s, d, after, a)
+		equal(t, "due then", due(t, s, "alerts", store.Cursor{}, 10), []store.Delivery{after})
+		all, err := s.Attempts(t.Context(), d.ID, 10)
+		if err != nil {
+			t.Fatalf("Attempts: %v", err)
+		}
+		equal(t, "attempts", all, []store.Attempt{a})
+	})
+	t.Run("the beginning of a round is kept to the millisecond", func(t *testing.T) {
+		s, d := setup(t)
+		after, a := retry(d, start, start.Add(time.Minute))
+		after.BegunAt = start.Add(999 * time.Microsecond).In(time.FixedZone("far", 3600))
+		record(t, s, d, after, a)
+		after.BegunAt = start
+		equal(t, "due", due(t, s, "alerts", store.Cursor{}, 10), []store.Delivery{after})
+		other := after
+		other.BegunAt = time.Time{}
+		ended, b := end(other, store.Failed, start)
+		if _, err := s.Record(t.Context(), other, ended, b); !errors.Is(err, store.ErrStale) {
+			t.Errorf("another beginning: got error %v, want ErrStale", err)
+		}
+		ended, b = end(after, store.Delivered, start.Add(time.Hour))
+		record(t, s, after, ended, b)
+		if got, err := s.Delivery(t.Context(), d.ID); err != nil || got != ended || !got.BegunAt.Equal(start) {
+			t.Errorf("Delivery: got %+v, error %v; want %+v", got, err, ended)
+		}
 	})
 }
 
