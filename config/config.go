@@ -103,6 +103,22 @@ func (c *Config) Referenced(path string) bool {
 	return false
 }
 
+// Contents returns what the references in the texts at path and within it stand for, in no order, so that they can be
+// kept out of what is recorded.
+func (c *Config) Contents(path string) []Secret {
+	own, ok := c.src.origin(path)
+	if !ok {
+		return nil
+	}
+	var all []Secret
+	for at, contents := range c.src.contents {
+		if at == own || strings.HasPrefix(at, own+".") || strings.HasPrefix(at, own+"[") {
+			all = append(all, contents...)
+		}
+	}
+	return all
+}
+
 // readRegular reads a regular file of at most limit bytes. It does not wait for the writer of a named pipe.
 func readRegular(path string, limit int64) ([]byte, error) {
 	f, err := openRegular(path)

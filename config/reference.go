@@ -41,6 +41,8 @@ type expanded struct {
 	shown string   // with *** in place of each reference
 	refs  bool     // there was at least one
 	files []string // that it was read from
+
+	contents []Secret // what the references stand for
 }
 
 // expand replaces the references in a text. Errors name variables and files, never their content.
@@ -77,6 +79,7 @@ func (d *decoder) expand(text string) (expanded, error) {
 			value.WriteString(content)
 			shown.WriteString(mask)
 			out.refs = true
+			out.contents = append(out.contents, NewSecret(content))
 			text = rest
 		default:
 			write("$")

@@ -33,6 +33,15 @@ func (s Secret) Reveal() string {
 	return *s.value
 }
 
+// Written returns the text as it stands in the file, with *** in place of each reference. It is no secret where literal
+// text is none.
+func (s Secret) Written() string {
+	if s.shown == nil {
+		return ""
+	}
+	return *s.shown
+}
+
 // IsSet reports whether the secret holds a text that is not empty.
 func (s Secret) IsSet() bool { return s.value != nil && *s.value != "" }
 

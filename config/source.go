@@ -7,18 +7,19 @@ import (
 // maxErrors bounds what a hostile file can make us print.
 const maxErrors = 1000
 
-// source remembers where the values of a Config came from. It holds no secret.
+// source remembers where the values of a Config came from. It holds no secret in the open.
 type source struct {
 	file       string
-	names      []string          // of the destinations, in the order of the file
-	isName     map[string]bool   // the same as a set
-	places     map[string]place  // by path, of the keys that are in the file or in an override
-	replaced   map[string]bool   // paths below destinations whose inherited value does not count
-	referenced map[string]bool   // paths of texts with references; secrets are not among them
-	shown      map[string]string // by path, of texts with references: the text with *** in their places
-	faulty     map[string]bool   // paths with a fault
-	above      map[string]bool   // paths with a fault further down
-	files      map[string]bool   // read by references
+	names      []string            // of the destinations, in the order of the file
+	isName     map[string]bool     // the same as a set
+	places     map[string]place    // by path, of the keys that are in the file or in an override
+	replaced   map[string]bool     // paths below destinations whose inherited value does not count
+	referenced map[string]bool     // paths of texts with references; secrets are not among them
+	shown      map[string]string   // by path, of texts with references: the text with *** in their places
+	contents   map[string][]Secret // by path, of all texts with references: what they stand for
+	faulty     map[string]bool     // paths with a fault
+	above      map[string]bool     // paths with a fault further down
+	files      map[string]bool     // read by references
 	errs       ErrorList
 	warnings   []*Error
 }
@@ -32,7 +33,7 @@ type place struct {
 func newSource(file string) source {
 	return source{
 		file: file, isName: map[string]bool{}, places: map[string]place{}, replaced: map[string]bool{}, shown: map[string]string{}, referenced: map[string]bool{},
-		faulty: map[string]bool{}, above: map[string]bool{}, files: map[string]bool{},
+		contents: map[string][]Secret{}, faulty: map[string]bool{}, above: map[string]bool{}, files: map[string]bool{},
 	}
 }
 

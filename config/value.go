@@ -82,6 +82,7 @@ func (d *decoder) jsonScalar(n *yaml.Node, path string) (any, bool) {
 			return nil, false
 		}
 		if text.refs {
+			d.src.contents[path] = text.contents
 			d.src.referenced[path] = true
 			d.src.shown[path] = text.shown
 		}

@@ -23,6 +23,9 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, r rules) {
 				Msg: fmt.Sprintf("every user of this machine may read %q; run chmod o-r on it", clip(file))})
 		}
 	}
+	if len(text.contents) > 0 {
+		d.src.contents[path] = text.contents
+	}
 	if secret, ok := v.Addr().Interface().(*Secret); ok {
 		*secret = Secret{value: &text.value, shown: &text.shown}
 		return

@@ -331,11 +331,12 @@ destinations:
 	}
 }
 
-func TestExpectedReferencesAreMasked(t *testing.T) {
+func TestReferencesInRequestsAreMasked(t *testing.T) {
 	cfg, err := config.Parse("postern.yaml", []byte(`
 destinations:
-  a: {url: "https://a.example.com/", expect: [{path: $.a, values: [plain, "${env:TOKEN}", {x: ["${env:TOKEN}2"]}]}]}
-`), []string{"TOKEN=s3cret-from-env"})
+  a: {expect: [{path: $.a, values: [plain, "${env:TOKEN}", {x: ["${env:TOKEN}2"]}]}], body: '{"token": "${env:BODY}"}'}
+defaults: {url: "https://a.example.com/${env:URL}"}
+`), []string{"TOKEN=s3cret-from-env", "BODY=s3cret-of-the-body", "URL=s3cret-of-the-url"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +344,8 @@ destinations:
 	if err := faults.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := p.destinations["a"].egress.Secrets, []string{"s3cret-from-env", "s3cret-from-env2"}; !slices.Equal(got, want) {
+	got := slices.Compact(slices.Sorted(slices.Values(p.destinations["a"].egress.Secrets)))
+	if want := []string{"s3cret-from-env", "s3cret-of-the-body", "s3cret-of-the-url"}; !slices.Equal(got, want) {
 		t.Errorf("texts to mask: got %q, want %q", got, want)
 	}
 }

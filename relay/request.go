@@ -13,6 +13,10 @@ import (
 	"github.com/postern-relay/postern/relay/sign"
 )
 
+// minMasked is the least length of a text that is masked wherever it appears in a record: a shorter one appears by
+// chance.
+const minMasked = 6
+
 // request turns the keys that shape requests, and judge their answers, into the options of egress.
 func (c *compiler) request(key string, d *config.Destination) egress.Options {
 	o := egress.Options{
@@ -49,9 +53,6 @@ func (c *compiler) request(key string, d *config.Destination) egress.Options {
 		values := make([]any, len(e.Values))
 		for n, v := range e.Values {
 			values[n] = v.JSON
-			if c.cfg.Referenced(fmt.Sprintf("%s.values[%d]", at, n)) {
-				o.Secrets = append(o.Secrets, texts(v.JSON)...)
-			}
 		}
 		if _, err := match.ParsePath(e.Path); !c.fault(at+".path", err) {
 			continue
@@ -59,6 +60,14 @@ func (c *compiler) request(key string, d *config.Destination) egress.Options {
 		expectation, err := match.NewExpectation(e.Path, values)
 		if c.fault(at+".values", err) {
 			o.Expect = append(o.Expect, expectation)
+		}
+	}
+	// What shapes requests and judges answers comes back in neither.
+	for _, part := range []string{".url", ".body", ".expect"} {
+		for _, secret := range c.cfg.Contents(key + part) {
+			if text := secret.Reveal(); len(text) >= minMasked {
+				o.Secrets = append(o.Secrets, text)
+			}
 		}
 	}
 	labelled := 0
@@ -134,24 +143,6 @@ func reveal(secrets []config.Secret) []string {
 		texts[i] = s.Reveal()
 	}
 	return texts
-}
-
-// texts returns the texts within a value of JSON.
-func texts(value any) []string {
-	var all []string
-	switch v := value.(type) {
-	case string:
-		all = append(all, v)
-	case []any:
-		for _, item := range v {
-			all = append(all, texts(item)...)
-		}
-	case map[string]any:
-		for _, item := range v {
-			all = append(all, texts(item)...)
-		}
-	}
-	return all
 }
 
 func (c *compiler) auth(key string, d *config.Destination) egress.Auth {
