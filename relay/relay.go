@@ -36,6 +36,7 @@ type Relay struct {
 	Now   func() time.Time // wall clock; nil means time.Now
 
 	lanes    map[string]*lane.Lane
+	pauses   *pauses
 	watches  watches
 	draining atomic.Bool
 	stopping chan struct{} // closed when draining begins
@@ -175,6 +176,11 @@ func (r *Relay) makeLanes(ctx context.Context, own ...net.Addr) (closeIdle func(
 	if err != nil {
 		return nil, fmt.Errorf("read pauses: %w", err)
 	}
+	outages, err := r.Store.Outages(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read outages: %w", err)
+	}
+	r.pauses = &pauses{Store: r.Store, Lane: func(name string) *lane.Lane { return r.lanes[name] }}
 	r.lanes = make(map[string]*lane.Lane)
 	var closers []func()
 	for _, name := range r.Plan.Destinations() {
@@ -189,9 +195,10 @@ func (r *Relay) makeLanes(ctx context.Context, own ...net.Addr) (closeIdle func(
 		closers = append(closers, closeIdle)
 		l := &lane.Lane{
 			Name: name, Queue: r.Store, Sender: sender, Retry: d.retry, Concurrency: d.concurrency, Rate: d.rate, Batch: d.batch,
-			Breaker: d.breaker, BlockOnFailure: d.blockOnFailure, Pauses: r.Store, Observe: r.watches.observe,
+			Breaker: d.breaker, BlockOnFailure: d.blockOnFailure, Outage: outages[name], Outages: r.Store, Observe: r.watches.observe,
 			Drain: r.Drain, Now: r.Now, Log: r.Log.Named("lane"),
 		}
+		l.Pauses = r.pauses.keeper(l)
 		if p, ok := paused[name]; ok {
 			l.Paused = &p
 			r.Log.Warn("destination is paused", zap.String("destination", name), zap.Time("since", p.At), zap.String("reason", p.Reason))

@@ -54,11 +54,8 @@ func (s steering) Pause(ctx context.Context, name, reason string) error {
 		return err
 	}
 	p := store.Pause{At: s.Now().UTC().Truncate(time.Millisecond), Reason: reason}
-	if err := s.Store.Pause(ctx, name, p); err != nil {
+	if err := s.pauses.Pause(ctx, name, p); err != nil {
 		return fmt.Errorf("keep pause of %q: %w", name, err)
-	}
-	if l := s.lanes[name]; l != nil {
-		l.Pause(p)
 	}
 	s.Log.Info("destination paused", zap.String("destination", name), zap.String("reason", reason))
 	return nil
@@ -69,11 +66,8 @@ func (s steering) Resume(ctx context.Context, name string) error {
 	if err := s.known(name); err != nil {
 		return err
 	}
-	if err := s.Store.Resume(ctx, name); err != nil {
+	if err := s.pauses.Resume(ctx, name); err != nil {
 		return fmt.Errorf("end pause of %q: %w", name, err)
-	}
-	if l := s.lanes[name]; l != nil {
-		l.Resume()
 	}
 	s.Log.Info("destination resumed", zap.String("destination", name))
 	return nil

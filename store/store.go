@@ -143,6 +143,22 @@ type Pause struct {
 // MaxReason is the most bytes of a Pause's reason.
 const MaxReason = 500
 
+// OutageKeeper keeps which destinations are known to be out, across restarts.
+type OutageKeeper interface {
+	// NoteOutage notes what is known of a destination's outage, in place of what was noted before. The zero Outage
+	// removes the note, also below the disk reserve.
+	NoteOutage(ctx context.Context, destination string, o Outage) error
+
+	// Outages returns what is noted. A note that cannot be read is as if it were not there.
+	Outages(ctx context.Context) (map[string]Outage, error)
+}
+
+// Outage is why a destination is left alone for a while by itself. Its times are kept to the millisecond.
+type Outage struct {
+	Since     time.Time // when its breaker opened; zero if that is closed
+	HeldUntil time.Time // its receiver has asked for no attempt before; zero if it has not
+}
+
 // Loader reads a message with its body.
 type Loader interface {
 	// Load returns ErrNotFound for an unknown id. The caller owns the body.
@@ -177,6 +193,7 @@ type Store interface {
 	Acceptor
 	Queue
 	Pauser
+	OutageKeeper
 	Loader
 	History
 	Sweeper

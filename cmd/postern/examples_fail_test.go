@@ -76,8 +76,8 @@ func TestExampleAponoFails(t *testing.T) {
 	id := e.send(t)[0]
 	t.Run("no value of a validator holds", func(t *testing.T) {
 		d := awaitEnd(t, e.relay, "siem", id)
-		if d.State != "failed" || d.Class != "expect" || d.Status != 200 || d.Attempt != 4 || !strings.Contains(d.Error, `"yes"`) {
-			t.Errorf("got %+v, want it failed with class expect after 4 attempts, and with the value that does not fit", d)
+		if d.State != "failed" || d.Class != "expect" || d.Status != 200 || d.Attempt != 4 || strings.Contains(d.Error, "yes") {
+			t.Errorf("got %+v, want it failed with class expect after 4 attempts, and nothing of the answer in the log", d)
 		}
 	})
 	t.Run("the token endpoint refuses the client", func(t *testing.T) {

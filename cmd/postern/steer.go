@@ -60,7 +60,7 @@ func (p *program) steer(ctx context.Context, name string, ask func(context.Conte
 	case d.Pause != nil:
 		fmt.Fprintf(p.stdout, "%s is paused since %s: %s\n", d.Name, d.Pause.At.Format("2006-01-02 15:04:05 MST"), d.Pause.Reason)
 	default:
-		fmt.Fprintf(p.stdout, "%s is not paused\n", d.Name)
+		fmt.Fprintf(p.stdout, "%s goes on\n", d.Name)
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ Exit code 0: valid; 1: not valid; 2: the command line, the request or a key cann
 	flags.StringVar(&q.Prefix, "prefix", "", "text in front of the signature (hmac)")
 	flags.StringVar(&q.Algorithm, "algorithm", "", "sha256, sha512, sha1 (hmac); hmac-sha256, ed25519, ecdsa-p256-sha256 (rfc9421)")
 	flags.StringVar(&q.Encoding, "encoding", "", "hex or base64 (hmac)")
-	flags.StringVar(&q.Label, "label", "", "the signature to look at (rfc9421); without it any")
+	flags.StringVar(&q.Label, "label", "", "the signature to look at (rfc9421); without it the one that fits the keys best")
 	flags.StringVar(&f.at, "at", "", "the receiver's time, RFC 3339 or Unix seconds; without it now")
 	flags.DurationVar(&q.Tolerance, "tolerance", sign.Tolerance, "how far the timestamp may be from that time")
 	return cmd

@@ -123,7 +123,7 @@ func certificateText(err error) string {
 		return "certificate is for another name: " + wrong.Error()
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "certificate is not signed by a trusted authority; for a private one set tls.ca_file"
+		return "certificate is not signed by a trusted authority; for a private one name its root in tls.ca_file"
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		if invalid.Reason == x509.Expired && invalid.Cert != nil {

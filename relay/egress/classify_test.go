@@ -56,7 +56,7 @@ func TestClassify(t *testing.T) {
 		{"stream reset", streamError{StreamID: 1, Code: 8}, phaseWait, store.ClassConnect, "code 8"},
 		{"stream error of our own making", streamError{StreamID: 1, Code: 1, Cause: errors.New("canary")}, phaseAnswer, store.ClassProtocol, "not valid HTTP"},
 		{"expired certificate", x509.CertificateInvalidError{Reason: x509.Expired, Cert: &x509.Certificate{}}, phaseTLS, store.ClassTLS, "is valid from"},
-		{"unknown authority", &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, phaseTLS, store.ClassTLS, "tls.ca_file"},
+		{"unknown authority", &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, phaseTLS, store.ClassTLS, "for a private one name its root in tls.ca_file"},
 		{"no TLS", tls.RecordHeaderError{Msg: "canary"}, phaseTLS, store.ClassTLS, "does not speak TLS"},
 		{"alert", &net.OpError{Op: "remote error", Err: errors.New("tls: handshake failure")}, phaseTLS, store.ClassTLS, "handshake failure"},
 		{"handshake timeout", timeoutError{}, phaseTLS, store.ClassTLS, "took too long"},

@@ -61,8 +61,8 @@ func (s *Sender) forwardHeader(m store.Message, h http.Header) error {
 		if !s.named(name) || s.taken[name] {
 			continue
 		}
-		if !httpguts.ValidHeaderFieldName(f.Name) || checkValue(f.Value) != nil {
-			return optionError("forward_headers", "%s of the message cannot be sent", clip(clean(name), 64))
+		if err := checkForwarded(f); err != nil {
+			return &OptionError{"forward_headers", fmt.Errorf("%s of the message cannot be sent: %w", clip(clean(name), 64), err)}
 		}
 		key := headerKey(name)
 		if !fresh[key] {
@@ -70,6 +70,19 @@ func (s *Sender) forwardHeader(m store.Message, h http.Header) error {
 			delete(h, key) // the default User-Agent
 		}
 		h[key] = append(h[key], f.Value)
+	}
+	return nil
+}
+
+// checkForwarded reports whether a header of the app's request may be sent. Its error does not hold the value.
+func checkForwarded(f store.Field) error {
+	switch {
+	case !httpguts.ValidHeaderFieldName(f.Name):
+		return errors.New("this is not a header name")
+	case len(f.Value) > maxHeaderValue:
+		return fmt.Errorf("its value of %d bytes is too long; at most %d are allowed", len(f.Value), maxHeaderValue)
+	case !httpguts.ValidHeaderFieldValue(f.Value):
+		return errors.New("its value is invalid: it holds a line break or another control character")
 	}
 	return nil
 }

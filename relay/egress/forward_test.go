@@ -118,12 +118,15 @@ func TestForwardHeader(t *testing.T) {
 		}
 	})
 	t.Run("an invalid value sends nothing", func(t *testing.T) {
-		for _, value := range []string{"a\r\nHost: evil", "a\x00", strings.Repeat("x", maxHeaderValue+1)} {
+		for value, want := range map[string]string{
+			"a\r\nHost: evil": "its value is invalid: it holds a line break or another control character", "a\x00": "its value is invalid: it holds a line break or another control character",
+			strings.Repeat("x", maxHeaderValue+1): "its value of 8193 bytes is too long; at most 8192 are allowed",
+		} {
 			j := newJob(t, "{}")
 			j.m.Header = fields("X-Request-Id", value)
 			_, err := newSender(t, nil).render(j)
-			if err == nil || err.Error() != "forward_headers: X-Request-Id of the message cannot be sent" {
-				t.Errorf("%.20q: got %v, want an error", value, err)
+			if err == nil || err.Error() != "forward_headers: X-Request-Id of the message cannot be sent: "+want {
+				t.Errorf("%.20q: got %v, want %q", value, err, want)
 			}
 		}
 	})

@@ -15,7 +15,7 @@ import (
 
 const (
 	maxHeaderName  = 256     // bytes
-	maxHeaderValue = 8 << 10 // bytes; what common servers take at most
+	maxHeaderValue = 8 << 10 // bytes; what common servers take at most. Package ingest has the same, of what is to be sent on
 	maxKeptHeader  = 8 << 10 // bytes of all names and values that are kept of an answer
 )
 

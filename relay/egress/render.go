@@ -93,7 +93,8 @@ func (s *Sender) renderBody(j job, v *view, set func(name, value string)) ([]byt
 		return j.body, nil
 	}
 	body, err := s.templates.body.render(v)
-	if err == nil && isJSON(contentType) {
+	// Without a content_type the one that counts is the app's, which a sample cannot know.
+	if known := s.opt.ContentType != "" || !j.sample; err == nil && known && isJSON(contentType) {
 		if err = checkJSON(body); err != nil && j.sample && (v.guessed || v.touched && s.templates.body.branches) {
 			err = nil // with the data of a message it may well be
 		}

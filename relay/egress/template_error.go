@@ -30,10 +30,23 @@ func faulty(format string, args ...any) error {
 }
 
 // missingError says that a value is missing or null.
-type missingError struct{ name string } // of the value, or empty
+type missingError struct {
+	name string // of the value, or empty
+	list beyond // what index has found; nil for anything else
+}
 
 func (e *missingError) Error() string {
 	name := e.name
+	if e.list != nil {
+		if name == "" {
+			name = "index"
+		}
+		entries := "entries"
+		if cap(e.list) == 1 {
+			entries = "entry"
+		}
+		return fmt.Sprintf("%s: the list has only %d %s; use default if it may be that short", name, cap(e.list), entries)
+	}
 	if name == "" {
 		name = "a value"
 	}

@@ -28,9 +28,10 @@ func (r *run) functions() template.FuncMap {
 
 // json writes any value as JSON. A value that is missing is an error, null is null.
 func (r *run) json(v any) (string, error) {
-	if v == nil {
+	if isMissing(v) {
 		if !r.sample {
-			return "", &missingError{}
+			list, _ := v.(beyond)
+			return "", &missingError{list: list}
 		}
 		return `"0"`, nil // is JSON wherever a value is, and where the name of a member is
 	}
@@ -131,7 +132,7 @@ func (r *run) unix(v any) (int64, error) {
 // fallback is the function default: v, or what is given for it if v is missing, null or the empty string.
 func (r *run) fallback(instead, v any) (any, error) {
 	switch t := v.(type) {
-	case nil, null:
+	case nil, null, beyond:
 	case string:
 		if t != "" {
 			return v, r.step()
@@ -139,7 +140,7 @@ func (r *run) fallback(instead, v any) (any, error) {
 	default:
 		return v, r.step()
 	}
-	if instead == nil {
+	if isMissing(instead) {
 		return null(nil), r.step()
 	}
 	return instead, r.step()
@@ -187,14 +188,19 @@ func (r *run) index(v any, keys ...any) (any, error) {
 		switch in := v.(type) {
 		case nil, null:
 			return nil, r.step()
+		case beyond:
+			return v, r.step()
 		case []any:
 			text, ok := numberText(key)
 			if !ok {
 				return nil, faulty("index of a list needs a number")
 			}
 			n, err := strconv.Atoi(text)
-			if err != nil || n < 0 || n >= len(in) {
+			switch {
+			case err != nil || n < 0:
 				return nil, r.step()
+			case n >= len(in):
+				return make(beyond, 0, len(in)), r.step()
 			}
 			v = in[n]
 		case map[string]any:
@@ -221,8 +227,8 @@ func (r *run) length(v any) (int, error) {
 		return len(v), r.step()
 	case null:
 		return 0, r.step()
-	case nil:
-		_, err := r.guess()
+	case nil, beyond:
+		_, err := r.text(v)
 		return 0, err
 	}
 	return 0, faulty("len needs a text, a list or an object")
@@ -269,7 +275,7 @@ func (r *run) same(v, w any) (bool, error) {
 
 func isNull(v any) bool {
 	_, is := v.(null)
-	return v == nil || is
+	return is || isMissing(v)
 }
 
 func (r *run) lt(v, w any) (bool, error) { return r.ordered(v, w, func(n int) bool { return n < 0 }) }
@@ -281,9 +287,11 @@ func (r *run) gt(v, w any) (bool, error) { return r.ordered(v, w, func(n int) bo
 func (r *run) ge(v, w any) (bool, error) { return r.ordered(v, w, func(n int) bool { return n >= 0 }) }
 
 func (r *run) ordered(v, w any, holds func(int) bool) (bool, error) {
-	if isNull(v) || isNull(w) {
-		_, err := r.guess()
-		return false, err
+	for _, each := range []any{v, w} {
+		if isNull(each) {
+			_, err := r.text(each)
+			return false, err
+		}
 	}
 	order, comparable := compare(v, w)
 	if !comparable {

@@ -69,6 +69,23 @@ func TestSample(t *testing.T) {
 			newSender(t, func(o *Options) { o.Body, o.ContentType = `id={{ .ID }}`, contentType })
 		}
 	})
+	t.Run("without a content_type the app's counts, which nobody knows yet", func(t *testing.T) {
+		s := newSender(t, func(o *Options) { o.Body = `id={{ .ID }}` })
+		for contentType, want := range map[string]string{"application/json": "body: not JSON: ", "text/plain": "", "": ""} {
+			j := newJob(t, "{}")
+			j.m.ContentType = contentType
+			_, err := s.render(j)
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("a message of type %q: got %v, want %q", contentType, err, want)
+			}
+		}
+	})
+	t.Run("without a content_type a template is tried all the same", func(t *testing.T) {
+		_, err := New(Options{URL: &url.URL{Scheme: "https", Host: "h"}, Body: `{{ hmac "md5" "k" .Body }}`})
+		if err == nil || !strings.Contains(err.Error(), "body: line 1, column 4: hmac knows") {
+			t.Errorf("got %v, want the fault of the function", err)
+		}
+	})
 	t.Run("a GET has no body", func(t *testing.T) {
 		_, err := New(Options{URL: &url.URL{Scheme: "https", Host: "h"}, Method: "GET", Body: "{{ .ID }}"})
 		if err == nil || !strings.Contains(err.Error(), "body: a GET has no body") {

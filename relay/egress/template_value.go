@@ -15,13 +15,23 @@ import (
 )
 
 // The values that a template meets are string, bool, int64, float64, number, null, []any and map[string]any of a
-// message's body, int and float64 of its own constants, and nil for what is missing.
+// message's body, int and float64 of its own constants, and nil for what is missing, or beyond.
 
 // number is one that neither int64 nor float64 would write as it was: its text.
 type number string
 
 // null is the null of JSON. It is a map so that a template may ask for what is in it, and find it missing.
 type null map[string]any
+
+// beyond is missing because a list is too short: false where a template asks, as nil is, and its capacity is the number
+// of entries that there are.
+type beyond []struct{}
+
+// isMissing reports whether v is what a message does not have.
+func isMissing(v any) bool {
+	_, short := v.(beyond)
+	return v == nil || short
+}
 
 // parseData reads the body of a message, by the strict rules of match.ParseJSON.
 func parseData(body []byte) (any, error) {
@@ -99,6 +109,8 @@ func (r *run) text(v any) (string, error) {
 		return r.guess()
 	case null:
 		return r.guess()
+	case beyond:
+		return "", &missingError{list: v}
 	case string:
 		return v, nil
 	}

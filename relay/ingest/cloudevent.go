@@ -1,13 +1,16 @@
 package ingest
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -23,6 +26,7 @@ const cloudPrefix = "Ce-"
 type cloudEvent struct {
 	id, source, version string
 	kind                string        // its type, which is the message's event
+	time                *string       // nil without
 	contentType         string        // that the message gets
 	fields              []store.Field // binary mode: its attributes as headers
 	structured          bool
@@ -49,6 +53,36 @@ func (e cloudEvent) check() error {
 	}
 	if err := match.CheckEvent(e.kind); err != nil {
 		return fmt.Errorf("the attribute type is not an event that Postern takes: %w", err)
+	}
+	if e.time != nil && !isTimestamp(*e.time) {
+		return fmt.Errorf("the attribute time is %.40q, which is no time of RFC 3339; write one such as 2026-12-24T18:00:00Z", *e.time)
+	}
+	return nil
+}
+
+// timestamp is the form of a date-time; time.Parse takes more.
+var timestamp = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+
+// isTimestamp reports whether s is a date-time of RFC 3339, section 5.6.
+func isTimestamp(s string) bool {
+	s = strings.ToUpper(s) // a note there allows t and z
+	if len(s) > 18 && s[16:19] == ":60" {
+		s = s[:17] + "59" + s[19:] // a leap second (section 5.7), which package time does not know
+	}
+	_, err := time.Parse(time.RFC3339, s)
+	return err == nil && timestamp.MatchString(s)
+}
+
+// checkName reports whether an attribute may have that name (CloudEvents 1.0.2, section 3.1). The error is fit for the
+// client.
+func checkName(name string) error {
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return errors.New("this is no name of an attribute; use lower-case letters and digits")
+		}
+	}
+	if name == "" {
+		return errors.New("the name of an attribute is empty; write lower-case letters and digits")
 	}
 	return nil
 }
@@ -83,8 +117,17 @@ func parseStructured(raw []byte) (cloudEvent, error) {
 			}
 			hasData = true
 		}
-		if attribute := attributes[name]; attribute != nil {
+		switch attribute := attributes[name]; {
+		case attribute != nil:
 			*attribute, err = textOf(value)
+		case name == "time" && value.Kind() != jsontext.KindNull: // null is no attribute (JSON format, section 2.2)
+			var text string
+			text, err = textOf(value)
+			e.time = &text
+		case name == "data_base64":
+			err = checkBase64(value)
+		case name != "data":
+			err = checkName(name)
 		}
 		return err
 	})
@@ -95,6 +138,34 @@ func parseStructured(raw []byte) (cloudEvent, error) {
 		return cloudEvent{}, err
 	}
 	return e, nil
+}
+
+// checkBase64 reports whether a member holds bytes in base64 (RFC 4648, section 4). It makes no copy of one without
+// escapes: a body is large. The error is fit for the client.
+func checkBase64(value jsontext.Value) error {
+	wrong := errors.New("it is no base64; write the standard alphabet with padding and without line breaks")
+	text := []byte(value)
+	if value.Kind() != jsontext.KindString || bytes.IndexByte(value, '\\') >= 0 { // as some write a slash
+		s, err := textOf(value)
+		if err != nil {
+			return err
+		}
+		text = []byte(s)
+	} else {
+		text = text[1 : len(text)-1]
+	}
+	if len(text)%4 != 0 {
+		return wrong
+	}
+	for range 2 {
+		text = bytes.TrimSuffix(text, []byte("="))
+	}
+	for _, c := range text {
+		if (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '+' && c != '/' {
+			return wrong
+		}
+	}
+	return nil
 }
 
 // parseBinary reads the attributes of an event from the headers of a request (HTTP binding, section 3.1.3).
@@ -112,11 +183,17 @@ func parseBinary(h http.Header) (cloudEvent, error) {
 			return cloudEvent{}, fmt.Errorf("%s is not allowed in binary mode; send it as Content-Type", name)
 		}
 		value, err := decodeAttribute(values[0])
+		if err == nil {
+			err = checkName(strings.ToLower(name[len(cloudPrefix):])) // headers have no case
+		}
 		if err != nil {
 			return cloudEvent{}, fmt.Errorf("%s: %w", name, err)
 		}
 		if attribute := attributes[name]; attribute != nil {
 			*attribute = value
+		}
+		if name == "Ce-Time" {
+			e.time = &value
 		}
 		e.fields = append(e.fields, store.Field{Name: name, Value: values[0]})
 	}

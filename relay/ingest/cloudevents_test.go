@@ -209,6 +209,21 @@ func TestCloudEventsRefusals(t *testing.T) {
 		{"an id twice", whole, strings.Replace(goodEvent, `"id"`, `"id":"1","id"`, 1), 400, "duplicate"},
 		{"an empty id", whole, strings.Replace(goodEvent, `"1"`, `""`, 1), 400, "attribute id is missing or empty"},
 		{"both kinds of data", whole, strings.Replace(goodEvent, `{`, `{"data":1,"data_base64":"",`, 1), 400, "both data and data_base64"},
+		{"data and data_base64 in the other order", whole, strings.Replace(goodEvent, `{`, `{"data_base64":"","data":1,`, 1), 400, "both data and data_base64"},
+		{"a time that is none", whole, strings.Replace(goodEvent, `{`, `{"time":"yesterday",`, 1), 400, `attribute time is "yesterday", which is no time of RFC 3339`},
+		{"a time that is a number", whole, strings.Replace(goodEvent, `{`, `{"time":1,`, 1), 400, `"time": it is a number`},
+		{"a time that is none in a header", binary("Ce-Time", "2026-12-24"), "", 400, `attribute time is "2026-12-24"`},
+		{"an empty time in a header", binary("Ce-Time", ""), "", 400, `attribute time is ""`},
+		{"a name with a capital", whole, strings.Replace(goodEvent, `{`, `{"dataContentType":"a/b",`, 1), 400, `"dataContentType": this is no name of an attribute`},
+		{"a name with an underscore", whole, strings.Replace(goodEvent, `{`, `{"trace_id":"1",`, 1), 400, `"trace_id": this is no name`},
+		{"an empty name", whole, strings.Replace(goodEvent, `{`, `{"":"1",`, 1), 400, "name of an attribute is empty"},
+		{"a name with a hyphen in a header", binary("Ce-My-Team", "a"), "", 400, "Ce-My-Team: this is no name"},
+		{"an empty name in a header", binary("Ce-", "a"), "", 400, "name of an attribute is empty"},
+		{"an attribute that is too long to be sent", binary("Ce-Subject", strings.Repeat("x", 8193)), "", 431, "the value of Ce-Subject"},
+		{"base64 that is none", whole, strings.Replace(goodEvent, `{`, `{"data_base64":"!",`, 1), 400, `"data_base64": it is no base64`},
+		{"base64 without padding", whole, strings.Replace(goodEvent, `{`, `{"data_base64":"AA",`, 1), 400, "with padding"},
+		{"base64 that is an object", whole, strings.Replace(goodEvent, `{`, `{"data_base64":{},`, 1), 400, `"data_base64": it is an object`},
+		{"such an event in a batch", all, "[" + goodEvent + "," + strings.Replace(goodEvent, `{`, `{"data_base64":"!",`, 1) + "]", 400, `event 2: "data_base64"`},
 		{"another charset", []string{"Content-Type", structured + "; charset=latin1"}, goodEvent, 415, `charset "latin1"`},
 		{"another format", []string{"Content-Type", "application/cloudevents+avro"}, "x", 415, "application/cloudevents+avro"},
 		{"a batch that is an object", all, goodEvent, 400, "the batch is an object"},
@@ -253,6 +268,15 @@ func TestCloudEventsInDetail(t *testing.T) {
 			"Postern-Key", "k")
 		if again.Header.Get("Idempotency-Replayed") != "true" || text2 != text {
 			t.Errorf("got %s for the same event written otherwise, want the first answer", text2)
+		}
+	})
+	t.Run("a time, bytes and an attribute that is null are fine", func(t *testing.T) {
+		b := start(t, storetest.MemoryOptions{}, nil)
+		for n, more := range []string{`"time":"2026-12-24T18:00:00.5+01:00"`, `"data_base64":"QUJD\/w=="`, `"data_base64":""`, `"time":null`, `"ext1":7`} {
+			event := strings.NewReplacer(`{`, "{"+more+",", `"1"`, fmt.Sprintf(`"%d"`, n)).Replace(goodEvent)
+			if resp, text := b.post(t, "/cloudevents", event, "Content-Type", structured); resp.StatusCode != 202 {
+				t.Errorf("%s: got %d %s, want 202", more, resp.StatusCode, text)
+			}
 		}
 	})
 	t.Run("source and id do not run together", func(t *testing.T) {

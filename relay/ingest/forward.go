@@ -12,6 +12,10 @@ import (
 const (
 	maxKeptHeader = 16 << 10 // bytes of all names and values that a message keeps of a request
 	maxKeptFields = 128
+
+	// maxHeaderValue is the most bytes of one of these values: those that package egress sends, whose constant has the
+	// same name. A longer one would be accepted here and fail at each attempt.
+	maxHeaderValue = 8 << 10
 )
 
 // travels reports whether a header of the app's request, by its canonical name, may be kept for its receivers. What
@@ -24,7 +28,7 @@ func travels(name string) bool {
 		return false
 	}
 	return !strings.HasPrefix(name, "Content-") && !strings.HasPrefix(name, "Proxy-") &&
-		!strings.HasPrefix(name, "Webhook-") && !strings.HasPrefix(name, "Postern-")
+		!strings.HasPrefix(name, "Webhook-") && !strings.HasPrefix(name, ownPrefix)
 }
 
 // keep returns the headers that a message keeps: always, then those of h that routes ask for.
@@ -48,6 +52,10 @@ func keep(always []store.Field, h http.Header, routes []Route) ([]store.Field, e
 	size := 0
 	for _, f := range kept {
 		size += len(f.Name) + len(f.Value)
+		if len(f.Value) > maxHeaderValue {
+			return nil, problem.New(http.StatusRequestHeaderFieldsTooLarge, "the value of %.100s, which is to be sent on, has %d bytes; "+
+				"at most %d are allowed, so send it in the body", f.Name, len(f.Value), maxHeaderValue)
+		}
 	}
 	if size > maxKeptHeader || len(kept) > maxKeptFields {
 		return nil, tooManyKept()

@@ -19,6 +19,9 @@
 //	Prefer: wait=N       hold the answer back until all deliveries have ended, at most N seconds, at most 60
 //	traceparent          W3C Trace Context, with tracestate: kept for the attempts
 //
+// Any other header that begins with Postern- is refused, since it is a misspelt one. A traceparent that is not valid and
+// preferences that are not known are ignored, as their standards ask for it.
+//
 // A batch says these for each line, a CloudEvent has its own idempotency key, and Prefer is for single messages.
 package ingest
 

@@ -35,6 +35,9 @@ type header struct {
 
 // parseHeader reads the headers of a post, and refuses those that cannot be honoured.
 func parseHeader(h http.Header) (header, error) {
+	if err := checkNames(h); err != nil {
+		return header{}, err
+	}
 	// The receiver would be sent compressed bytes without being told so.
 	for _, value := range h["Content-Encoding"] {
 		if value != "" && !strings.EqualFold(value, "identity") {
@@ -51,7 +54,7 @@ func parseHeader(h http.Header) (header, error) {
 	if p.key, p.hasKey, err = single(h, "Idempotency-Key", parseKey); err != nil {
 		return header{}, err
 	}
-	if p.order, _, err = single(h, "Postern-Key", parseOrder); err != nil {
+	if p.order, _, err = single(h, orderHeader, parseOrder); err != nil {
 		return header{}, err
 	}
 	if p.timing, p.timed, err = parseTiming(h); err != nil {
@@ -67,14 +70,13 @@ func parseHeader(h http.Header) (header, error) {
 
 // parseTiming reads the headers that put a delivery off. ok is false without one.
 func parseTiming(h http.Header) (t timing, ok bool, err error) {
-	const delay, at = "Postern-Delay", "Postern-Deliver-At"
-	if len(h[at]) == 0 {
-		return single(h, delay, parseDelay)
+	if len(h[atHeader]) == 0 {
+		return single(h, delayHeader, parseDelay)
 	}
-	if len(h[delay]) > 0 {
-		return timing{}, true, problem.New(http.StatusBadRequest, "there are both %s and %s; send one of them", delay, at)
+	if len(h[delayHeader]) > 0 {
+		return timing{}, true, problem.New(http.StatusBadRequest, "there are both %s and %s; send one of them", delayHeader, atHeader)
 	}
-	return single(h, at, parseTime)
+	return single(h, atHeader, parseTime)
 }
 
 // single reads the value of a header by parse, whose error becomes an answer. A header that is there twice is

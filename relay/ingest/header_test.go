@@ -1,11 +1,15 @@
 package ingest
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/postern-relay/postern/store"
 )
@@ -124,8 +128,10 @@ func TestKeep(t *testing.T) {
 		values []string
 		ok     bool
 	}{
-		{"16 KiB are kept", []string{strings.Repeat("x", maxKeptHeader-3)}, true},
-		{"a byte more is refused", []string{strings.Repeat("x", maxKeptHeader-2)}, false},
+		{"16 KiB are kept", []string{strings.Repeat("x", maxHeaderValue), strings.Repeat("x", maxKeptHeader-maxHeaderValue-6)}, true},
+		{"a byte more is refused", []string{strings.Repeat("x", maxHeaderValue), strings.Repeat("x", maxKeptHeader-maxHeaderValue-5)}, false},
+		{"a value of 8 KiB is kept", []string{strings.Repeat("x", 8192)}, true},
+		{"a value of a byte more is refused", []string{strings.Repeat("x", 8193)}, false},
 		{"128 fields are kept", slices.Repeat([]string{"x"}, maxKeptFields), true},
 		{"129 fields are refused", slices.Repeat([]string{"x"}, maxKeptFields+1), false},
 	} {
@@ -135,6 +141,51 @@ func TestKeep(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestNearestName(t *testing.T) {
+	for name, want := range map[string]string{
+		"Postern-Dely": "Postern-Delay", "Postern-Delayed": "Postern-Delay", "Postern-Deliver_at": "Postern-Deliver-At", "Postern-Deliverat": "Postern-Deliver-At",
+		"Postern-Deliver": "Postern-Deliver-At", "Postern-Keys": "Postern-Key", "Postern-Hop": "Postern-Hops", "Postern-": "", "Postern-Foo": "",
+		"Postern-Ordering-Key": "", "Postern-" + strings.Repeat("Delay", 1000): "",
+	} {
+		if got := nearestName(name); got != want {
+			t.Errorf("nearestName(%.40q): got %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestIsTimestamp(t *testing.T) {
+	for s, want := range map[string]bool{
+		"2026-12-24T18:00:00Z": true, "2026-12-24T18:00:00.123456789+05:30": true, "2026-12-24t18:00:00z": true, "2016-12-31T23:59:60Z": true,
+		"": false, "2026-12-24": false, "2026-12-24T18:00Z": false, "2026-12-24T18:00:00": false, "2026-12-24 18:00:00Z": false,
+		"2026-12-24T18:00:00,5Z": false, "2026-12-24T8:00:00Z": false, "2026-02-30T18:00:00Z": false, "2026-12-24T18:00:61Z": false,
+		"2026-12-24T18:00:00+24:00": false, "1766599200": false, "2026-12-24T18:00:60": false, "2026-12-24T18:00:00Z ": false,
+	} {
+		if got := isTimestamp(s); got != want {
+			t.Errorf("isTimestamp(%q): got %t, want %t", s, got, want)
+		}
+	}
+}
+
+// FuzzCheckBase64: what is taken is what encoding/base64 reads, line breaks aside, and so is what is refused.
+func FuzzCheckBase64(f *testing.F) {
+	for _, seed := range []string{"", "AA==", "AAA=", "AAAA", "AA", "A===", "====", "=AAA", "AA=A", "+/==", "-_==", "AAAA\nAAAA", "AA=", "QUJD/w=="} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		raw, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = base64.StdEncoding.DecodeString(s)
+		want := err == nil && !strings.ContainsAny(s, "\r\n")
+		for _, form := range []string{string(raw), strings.ReplaceAll(string(raw), "/", `\/`)} {
+			if err := checkBase64(jsontext.Value(form)); (err == nil) != want {
+				t.Errorf("checkBase64(%s): got %v, want ok = %t", form, err, want)
+			}
+		}
+	})
 }
 
 func TestFingerprintKeepsItsPartsApart(t *testing.T) {

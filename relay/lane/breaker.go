@@ -38,7 +38,8 @@ const defaultProbeEvery = 30 * time.Second
 // A failed probe uses up no attempt of its delivery, but the schedule's maximum age ends it. With a schedule of one
 // attempt it is that attempt.
 //
-// What a breaker knows is lost at a restart: it is closed then.
+// An open breaker survives a restart, see Lane.Outage: the lane begins with it open, and the first probe may be made at
+// once. The row of one that is closed, and recovery, are lost: with a restart an outage has to show itself again.
 type Breaker struct {
 	Failures   int           // outages in a row that open it; 0 or less means no breaker
 	ProbeEvery time.Duration // from opening to probe, and from the end of a failed probe to the next; 0 or less means 30 s

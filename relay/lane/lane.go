@@ -63,6 +63,9 @@ type Lane struct {
 	Paused *store.Pause // why the lane begins with a pause; nil if it does not
 	Pauses Pauses       // keeps the pause that a 410 causes; nil means that it ends with this Lane
 
+	Outage  store.Outage // what was noted of an outage before; the lane begins in it, see Breaker. Zero for none
+	Outages Outages      // keeps what is known of an outage, as well as it can; nil means that it ends with this Lane
+
 	// Observe is told of each attempt after it is on record, probes too, with the delivery before and after it. It is
 	// called by several goroutines and holds up one of them while it runs; nil means nobody is told.
 	Observe func(before, after store.Delivery, a store.Attempt)
@@ -169,6 +172,9 @@ func (l *Lane) Run(ctx context.Context) error {
 	defer giveUp(nil)
 	r.sendCtx, r.recordCtx = sendCtx, recordCtx
 
+	var keeper sync.WaitGroup
+	keeper.Go(r.keepOutages)
+	r.beginOutage()
 	err := r.loop(ctx)
 	drain := r.drain
 	if err != nil {
@@ -179,6 +185,10 @@ func (l *Lane) Run(ctx context.Context) error {
 	}
 	close(r.jobs)
 	r.workers.Wait()
+	bound := time.AfterFunc(recordGrace, func() { giveUp(errGiveUp) })
+	defer bound.Stop()
+	close(r.notes)
+	keeper.Wait()
 	r.publish()
 	return err
 }
@@ -212,6 +222,7 @@ func newRunner(l *Lane) *runner {
 	r.jobs = make(chan *flight, r.concurrency+recording)
 	r.sent = make(chan ending, r.concurrency)
 	r.results = make(chan result, r.concurrency+recording)
+	r.notes = make(chan store.Outage, 1)
 	l.mu.Lock()
 	r.signal = l.signalLocked()
 	l.stats = Stats{Attempts: make(map[store.Class]int64)}

@@ -53,7 +53,9 @@ type runner struct {
 	jobs      chan *flight
 	sent      chan ending // an attempt is over, and its outcome not yet on record
 	results   chan result
-	sending   int // attempts begun and not known to be over
+	noted     store.Outage      // the latest of notes
+	notes     chan store.Outage // what is to be kept of an outage; of capacity 1
+	sending   int               // attempts begun and not known to be over
 	workers   sync.WaitGroup
 	started   int // workers
 	sendCtx   context.Context
@@ -202,6 +204,7 @@ func (r *runner) takeEnding(e ending) {
 	if r.pace.hold > held {
 		r.log.Debug("destination held", zap.Inline(e), zap.Duration("for_seconds", r.pace.hold-at))
 	}
+	r.noteOutage(at)
 }
 
 func (r *runner) takeSent() {
@@ -284,6 +287,8 @@ func (r *runner) finish(drain time.Duration, cut, giveUp context.CancelCauseFunc
 	defer bound.Stop()
 	for isCut := false; len(r.window.flying) > 0; {
 		select {
+		case e := <-r.sent: // an outage that shows itself now is worth a note
+			r.takeEnding(e)
 		case res := <-r.results:
 			if err := r.land(res); first == nil {
 				first = err
@@ -299,6 +304,7 @@ func (r *runner) finish(drain time.Duration, cut, giveUp context.CancelCauseFunc
 			bound.Reset(recordGrace)
 		}
 	}
+	r.takeSent()
 	return first
 }
 

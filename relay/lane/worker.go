@@ -136,7 +136,11 @@ func (r *runner) logAttempt(after store.Delivery, a store.Attempt) {
 	if !after.State.Ended() {
 		return
 	}
-	if e := r.log.Check(zap.InfoLevel, "delivery ended"); e != nil {
+	level := zap.InfoLevel
+	if after.State == store.Failed {
+		level = zap.WarnLevel
+	}
+	if e := r.log.Check(level, "delivery ended"); e != nil {
 		e.Write(zap.Inline(deliveryFields(after)), zap.Inline(attemptFields(a)))
 	}
 }
@@ -160,7 +164,10 @@ func (a attemptFields) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	if a.Peer != "" {
 		enc.AddString("peer", a.Peer)
 	}
-	if a.Error != "" {
+	switch {
+	case a.Class == store.ClassExpect:
+		enc.AddString("error", unmet)
+	case a.Error != "":
 		enc.AddString("error", a.Error)
 	}
 	return nil

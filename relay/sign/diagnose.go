@@ -30,7 +30,7 @@ type Question struct {
 	Prefix          string // as in HMACOptions, and Algorithm and Encoding for hmac too
 	Algorithm       string // for rfc9421 as in RFC9421Options
 	Encoding        string
-	Label           string // of the one signature to look at; empty: any. For rfc9421 alone
+	Label           string // of the one signature to look at; empty: that which fits the keys best. For rfc9421 alone
 }
 
 // Part is what a Finding is about.

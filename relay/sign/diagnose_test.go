@@ -88,7 +88,13 @@ func TestDiagnose(t *testing.T) {
 		{"milliseconds are told", standard, v1Secret, set(HeaderTimestamp, "1700000000000"), Question{}, PartSignature, "the sender signs id, the time in seconds and body"},
 		{"a date is told", standard, v1Secret, set(HeaderTimestamp, "2023-11-14T22:13:20Z"), Question{}, PartClock, "is a date"},
 		{"a timestamp in words is told", standard, v1Secret, set(HeaderTimestamp, "now"), Question{}, PartClock, "not a number"},
-		{"a changed timestamp fits nothing", standard, v1Secret, set(HeaderTimestamp, "1700000001"), Question{}, PartKey, "no signature fits"},
+		{"a changed timestamp fits nothing", standard, v1Secret, set(HeaderTimestamp, "1700000001"), Question{}, PartKey, "no signature fits: either the key is another one or id, timestamp or body was changed"},
+		{"a changed id fits nothing", standard, v1Secret, set(HeaderID, "msg_2"), Question{}, PartKey, "id, timestamp or body was changed"},
+		{"a changed time in a timestamped header fits nothing", stamped, text, func(r *Request) {
+			edit("X-Signature", "t=1700000000", "t=1700000001")(r)
+			r.Header.Del("Webhook-Timestamp")
+		}, Question{}, PartKey, "either the key is another one or timestamp or body was changed"},
+		{"without id and time it can be the body alone", github, text, body("{}"), Question{}, PartKey, "either the key is another one or the body was changed"},
 		{"a timestamped header without time is told", stamped, text, edit("X-Signature", "t=1700000000,", ""), Question{Scheme: SchemeTimestamped, Header: "X-Signature"}, PartHeader, "holds no time"},
 
 		{"a line end that was lost is told", standard, v1Secret, body(strings.TrimSuffix(diagnosedBody, "\n")), Question{}, PartBody, "with a line end (LF) behind it"},
@@ -264,6 +270,69 @@ func TestDiagnoseTwoCauses(t *testing.T) {
 	}
 	if want := "key body body clock"; strings.Join(got, " ") != want || !strings.Contains(d.Findings[2].Text, "Content-Length says 2 bytes, and 3 are here") {
 		t.Errorf("got %+v, want %s", d.Findings, want)
+	}
+}
+
+// TestDiagnoseSeveral: of several HTTP Message Signatures the one is judged that the keys are for, wherever it stands.
+func TestDiagnoseSeveral(t *testing.T) {
+	const other = "another text that is long enough"
+	whole := captured(t, diagnosedBody, newRFC9421(t, RFC9421Options{Label: "b", Secret: rfcEd25519}))
+	several := func(options ...RFC9421Options) Request {
+		in := webhookInput()
+		in.Body = []byte(diagnosedBody)
+		var signers []Signer
+		for _, o := range options {
+			signers = append(signers, newRFC9421(t, o))
+		}
+		return received(t, in, signers...)
+	}
+	a, b := RFC9421Options{Label: "a", Secret: rfcShared}, RFC9421Options{Label: "b", Secret: rfcEd25519}
+	c := RFC9421Options{Label: "c", Secret: rfcECDSA}
+	tests := []struct {
+		name    string
+		request Request
+		key     string
+		change  func(*Request)
+		label   string // that is judged
+		part    Part   // of the first finding; empty: valid
+		text    string // in the first finding
+	}{
+		{"the first fits", several(a, b), rfcShared, nil, "a", "", ""},
+		{"the second fits", several(a, b), rfcEd25519Public, nil, "b", "", ""},
+		{"the third fits", several(a, b, c), rfcECDSAPublic, nil, "c", "", ""},
+		{"the second fits, but for the path", several(a, b), rfcEd25519Public, func(r *Request) { r.URL.Path = "/changed" }, "b", PartKey, "something that it covers has changed"},
+		{"the first fits, but for the path", several(a, b), rfcShared, func(r *Request) { r.URL.Path = "/changed" }, "a", PartKey, "something that it covers has changed"},
+		{"the second fits, but for the method", several(a, b), rfcEd25519Public, func(r *Request) { r.Method = "PUT" }, "b", PartRequest, `"@method" is "POST"`},
+		{"the second fits, but for the body", several(a, b), rfcEd25519Public, func(r *Request) { r.Body = []byte("{}") }, "b", PartBody, "Content-Digest is"},
+		{"the second has the algorithm of another key", several(b, a), other, nil, "a", PartKey, "something that it covers has changed"},
+		{"the algorithms are told by the lengths alone", several(b, a), other, func(r *Request) {
+			r.Header["Signature-Input"] = strings.Split(strings.NewReplacer(`;alg="ed25519"`, "", `;alg="hmac-sha256"`, "").
+				Replace(strings.Join(r.Header["Signature-Input"], "\n")), "\n")
+		}, "a", PartKey, "something that it covers has changed"},
+		{"none has the algorithm", several(a, b), rfcECDSAPublic, nil, "a", PartKey, "made by hmac-sha256, and the keys are for ecdsa"},
+		{"one alone needs no word about it", whole, rfcEd25519Public, nil, "b", "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.change != nil {
+				tt.change(&tt.request)
+			}
+			d, err := Diagnose(tt.request, Question{Keys: []string{tt.key}, Now: time.Unix(1700000000, 0)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Header != "Signature "+tt.label || d.Valid != (tt.part == "") {
+				t.Fatalf("got %+v, want the verdict on %s, valid = %t", d, tt.label, tt.part == "")
+			}
+			if !d.Valid && (d.Findings[0].Part != tt.part || !strings.Contains(d.Findings[0].Text, tt.text)) {
+				t.Errorf("got %+v, want %s: %s", d.Findings, tt.part, tt.text)
+			}
+			notes := strings.Join(d.Notes, "\n")
+			if got, want := strings.Contains(notes, "signatures (a") || strings.Contains(notes, "signatures (b, a)"), tt.name != tests[len(tests)-1].name; got != want ||
+				got && !strings.HasSuffix(notes, "; this is about "+tt.label) {
+				t.Errorf("got notes %q, want them to name %s among several: %t", notes, tt.label, want)
+			}
+		})
 	}
 }
 

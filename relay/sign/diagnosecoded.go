@@ -379,8 +379,8 @@ func (d *Diagnosis) unknown(r Request, rec *recipe, value string, all []tester, 
 		d.found(PartHeader, "look whether this is the right header and scheme", "header %s holds nothing that can be a signature of %s: %q",
 			rec.header, d.Scheme, clip(value, 24))
 	default:
-		d.found(PartKey, "compare the secret at both ends, and capture the body byte for byte",
-			"no signature fits: either the key is another one or the body was changed in some other way; %s", tried)
+		d.found(PartKey, "compare the secret at both ends, and capture headers and body byte for byte",
+			"no signature fits: either the key is another one or %s changed in some other way; %s", rec.changed(), tried)
 	}
 	d.bodyHints(r)
 }

@@ -2,6 +2,7 @@ package sign
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
@@ -34,20 +35,52 @@ func diagnoseRFC9421(r Request, q Question) (Diagnosis, error) {
 		d.found(PartHeader, "let the sender write these headers as RFC 9421, section 4, has them", "%v", err)
 		return d, nil
 	}
-	best := Diagnosis{}
+	// Signatures of several senders or algorithms stand side by side, and the one meant is that of these keys.
+	var (
+		best  Diagnosis
+		rank  int
+		label string
+		names []string
+	)
 	for i, l := range all {
-		one := v.diagnose(r, q, l)
-		if i == 0 || one.Valid || one.Key > 0 && best.Key == 0 {
-			best = one
+		names = append(names, l.label)
+		if best.Valid {
+			continue
 		}
-		if one.Valid {
-			break
+		one := v.diagnose(r, q, l)
+		if n := v.rank(one, l); i == 0 || n > rank || n == rank && len(one.Findings) < len(best.Findings) {
+			best, rank, label = one, n, l.label
 		}
 	}
 	if len(all) > 1 {
-		best.Notes = append(best.Notes, fmt.Sprintf("the request has %d signatures", len(all)))
+		best.Notes = append(best.Notes, fmt.Sprintf("the request has %d signatures (%s); this is about %s", len(all),
+			strings.Join(names, ", "), label))
 	}
 	return best, nil
+}
+
+// rank says how likely a signature is the one that the keys are for: the higher, the likelier.
+func (v *RFC9421Verifier) rank(d Diagnosis, l labelled) int {
+	switch {
+	case d.Valid:
+		return 3
+	case d.Key > 0:
+		return 2
+	case slices.ContainsFunc(v.keys, l.fits):
+		return 1
+	}
+	return 0
+}
+
+// fits reports whether the signature may be one by the algorithm of k: as it says itself, or else by its length.
+func (l labelled) fits(k requestKey) bool {
+	if algorithm := l.text("alg"); algorithm != "" {
+		return algorithm == k.algorithm
+	}
+	if k.mac != nil {
+		return len(l.given) == sha256.Size
+	}
+	return len(l.given) == ed25519.SignatureSize // which is that of ECDSA on P-256 too (RFC 9421, section 3.3.4)
 }
 
 func (v *RFC9421Verifier) diagnose(r Request, q Question, l labelled) Diagnosis {

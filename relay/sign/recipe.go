@@ -266,3 +266,16 @@ func checkID(id string) error {
 	}
 	return nil
 }
+
+// changed says what of a request may have been changed, as the beginning of a sentence that goes on with "changed".
+func (r *recipe) changed() string {
+	switch {
+	case r.id != "" && r.timed:
+		return "id, timestamp or body was"
+	case r.id != "":
+		return "id or body was"
+	case r.timed:
+		return "timestamp or body was"
+	}
+	return "the body was"
+}

@@ -360,4 +360,22 @@ func TestDamagedLine(t *testing.T) {
 			t.Errorf("Paused: %+v, error %v; want none", got, err)
 		}
 	})
+	t.Run("a destination whose outage is damaged is not out, and the next note takes its place", func(t *testing.T) {
+		s := mustOpen(t, Options{Path: t.TempDir()})
+		since := time.UnixMilli(1).UTC()
+		for _, name := range []string{"alerts", "audit", "backup"} {
+			mustDo(t, s.NoteOutage(t.Context(), name, store.Outage{Since: since}))
+		}
+		spoil(t, s, outageKey("alerts"))
+		spoil(t, s, outageKey("backup"))
+		mustDo(t, s.NoteOutage(t.Context(), "backup", store.Outage{}))
+		got, err := s.Outages(t.Context())
+		if err != nil || len(got) != 1 || !got["audit"].Since.Equal(since) {
+			t.Errorf("Outages: %+v, error %v; want that of audit", got, err)
+		}
+		mustDo(t, s.NoteOutage(t.Context(), "alerts", store.Outage{Since: since}))
+		if got, err := s.Outages(t.Context()); err != nil || len(got) != 2 {
+			t.Errorf("Outages: %+v, error %v; want those of alerts and audit", got, err)
+		}
+	})
 }

@@ -362,6 +362,19 @@ func decodePause(content []byte) (store.Pause, error) {
 	return store.Pause{At: timeOf(binary.BigEndian.Uint64(content)), Reason: string(content[8:])}, nil
 }
 
+func encodeOutage(o store.Outage) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, stampOf(o.Since)), stampOf(o.HeldUntil))
+}
+
+func decodeOutage(content []byte) (store.Outage, error) {
+	if len(content) != 16 {
+		return store.Outage{}, errors.New("decode outage: wrong size")
+	}
+	return store.Outage{
+		Since: timeOf(binary.BigEndian.Uint64(content)), HeldUntil: timeOf(binary.BigEndian.Uint64(content[8:])),
+	}, nil
+}
+
 // commitRecord is what a slot of the commit ring says.
 type commitRecord struct {
 	seq     uint64 // of the commit group, from 1

@@ -127,6 +127,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(encodeBatch(batchRecord{decided: true, post: 2, delivery: 3}))
 	f.Add(encodePart([]ahead{{id: store.MessageID{1}, chunks: 2}, {id: store.MessageID{2}}}))
 	f.Add(encodePause(store.Pause{At: time.Unix(1, 0), Reason: "gone"}))
+	f.Add(encodeOutage(store.Outage{Since: time.Unix(1, 0), HeldUntil: time.Unix(2, 0)}))
 	f.Add(encodeSide(7))
 	f.Add(append(encodeSide(7), encodeSide(8)...))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -174,6 +175,11 @@ func FuzzDecode(f *testing.F) {
 		if p, err := decodePause(raw); err == nil {
 			if back, err := decodePause(encodePause(p)); err != nil || back != p {
 				t.Errorf("pause: got %+v, error %v; want %+v", back, err, p)
+			}
+		}
+		if o, err := decodeOutage(raw); err == nil {
+			if back, err := decodeOutage(encodeOutage(o)); err != nil || back != o {
+				t.Errorf("outage: got %+v, error %v; want %+v", back, err, o)
 			}
 		}
 		if seq, slot, ok := decodeSide(raw); ok && !bytes.Equal(raw[slot*sideSlot:][:sideSlot], encodeSide(seq)) {

@@ -26,6 +26,7 @@ import (
 //	e <ended 8> <delivery 16>                 an ended delivery, for the sweep; of a message without deliveries: itself
 //	i <idempotency key 32>                    the message that was accepted under the key, and the content's digest
 //	p <destination>                           since when and why a destination is paused
+//	u <destination>                           since when a destination is out, and until when it asked to be left alone
 //	s <slot 4>                                a commit group: its number and the count of pending deliveries after it
 //	v                                         the format, and the first commit group that must be on record
 //
@@ -46,6 +47,7 @@ const (
 	kindEnded       = 'e'
 	kindIdempotency = 'i'
 	kindPause       = 'p'
+	kindOutage      = 'u'
 	kindCommit      = 's'
 	kindFormat      = 'v'
 )
@@ -126,6 +128,8 @@ func parseLineKey(key []byte) (destination string, err error) {
 
 func pauseKey(destination string) []byte { return append([]byte{kindPause}, destination...) }
 
+func outageKey(destination string) []byte { return append([]byte{kindOutage}, destination...) }
+
 func deliveryKey(id store.DeliveryID) []byte { return append([]byte{kindDelivery}, id[:]...) }
 
 func attemptPrefix(id store.DeliveryID) []byte { return append([]byte{kindAttempt}, id[:]...) }
@@ -172,7 +176,7 @@ func describe(key []byte) string {
 
 var kindNames = map[byte]string{
 	kindMessage: "record", kindChunk: "body", kindBatch: "batch", kindQueue: "queue entry",
-	kindLine: "line", kindWaiting: "place in a line", kindBlocked: "note of a blocked line", kindPause: "pause",
+	kindLine: "line", kindWaiting: "place in a line", kindBlocked: "note of a blocked line", kindPause: "pause", kindOutage: "outage",
 	kindDelivery: "state", kindAttempt: "attempt", kindEnded: "sweep entry", kindIdempotency: "idempotency key",
 	kindCommit: "commit note", kindFormat: "format",
 }

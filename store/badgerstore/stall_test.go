@@ -133,6 +133,7 @@ func TestHalfReserve(t *testing.T) {
 		all = append(all, m.Delivery(0))
 	}
 	mustDo(t, s.Pause(t.Context(), "audit", store.Pause{At: now}))
+	mustDo(t, s.NoteOutage(t.Context(), "audit", store.Outage{Since: now}))
 	t.Run("at half of the reserve deliveries go on", func(t *testing.T) {
 		free.Store(1 << 29)
 		mustRecord(t, s, all[0], ended(all[0], false), store.Attempt{})
@@ -151,12 +152,14 @@ func TestHalfReserve(t *testing.T) {
 		free.Store(1<<29 - 1)
 		_, recordErr = s.Record(t.Context(), all[2], ended(all[2], false), store.Attempt{})
 		pauseErr := s.Pause(t.Context(), "alerts", store.Pause{At: now})
-		for i, err := range []error{recordErr, pauseErr} {
+		outageErr := s.NoteOutage(t.Context(), "alerts", store.Outage{Since: now})
+		for i, err := range []error{recordErr, pauseErr, outageErr} {
 			if !errors.Is(err, store.ErrNoSpace) {
 				t.Errorf("call %d: got error %v, want ErrNoSpace", i, err)
 			}
 		}
 		mustDo(t, s.Resume(t.Context(), "audit"))
+		mustDo(t, s.NoteOutage(t.Context(), "audit", store.Outage{}))
 		if n, _, err := s.Sweep(t.Context(), now.Add(time.Hour), 10); n != 2 || err != nil {
 			t.Errorf("Sweep: %d, error %v; want the 2 that have ended", n, err)
 		}

@@ -117,8 +117,10 @@ func testLife(t *testing.T, open Open) {
 		_, releaseErr := s.Release(t.Context(), "alerts", 1)
 		pauseErr, resumeErr := s.Pause(t.Context(), "alerts", store.Pause{}), s.Resume(t.Context(), "alerts")
 		_, pausedErr := s.Paused(t.Context())
+		outageErr := s.NoteOutage(t.Context(), "alerts", store.Outage{})
+		_, outagesErr := s.Outages(t.Context())
 		for i, err := range []error{acceptErr, dueErr, recordErr, loadErr, deliveryErr, attemptsErr, namesErr, sweepErr,
-			allErr, releaseErr, pauseErr, resumeErr, pausedErr} {
+			allErr, releaseErr, pauseErr, resumeErr, pausedErr, outageErr, outagesErr} {
 			if !errors.Is(err, store.ErrClosed) {
 				t.Errorf("call %d: got error %v, want ErrClosed", i, err)
 			}

@@ -30,6 +30,7 @@ type Memory struct {
 	queues   map[string][]store.Delivery // of each destination, sorted by cursor; of a line only the head
 	lines    map[lineName]*line
 	pauses   map[string]store.Pause
+	outages  map[string]store.Outage
 	pending  int64 // those behind the head of a line included
 	closed   bool
 	err      error
@@ -56,6 +57,7 @@ func NewMemory(o MemoryOptions) *Memory {
 		queues:   make(map[string][]store.Delivery),
 		lines:    make(map[lineName]*line),
 		pauses:   make(map[string]store.Pause),
+		outages:  make(map[string]store.Outage),
 	}
 	if m.now == nil {
 		m.now = time.Now

@@ -33,6 +33,8 @@ func Model(t *testing.T, seed uint64, steps int, s store.Store, reopen func(s st
 			w.release()
 		case n < 73:
 			w.pause()
+		case n < 76:
+			w.outage()
 		case n < 80:
 			w.due()
 		case n < 89:
@@ -175,6 +177,19 @@ func (w *walker) pause() {
 	w.same("Resume", nil, nil, w.engine.Resume(w.Context(), name), w.memory.Resume(w.Context(), name))
 }
 
+func (w *walker) outage() {
+	w.Helper()
+	name := modelDestinations[w.random.IntN(len(modelDestinations))]
+	var o store.Outage
+	if w.random.IntN(2) == 0 {
+		o.Since = w.now
+	}
+	if w.random.IntN(2) == 0 {
+		o.HeldUntil = w.now.Add(time.Minute)
+	}
+	w.same("NoteOutage", nil, nil, w.engine.NoteOutage(w.Context(), name, o), w.memory.NoteOutage(w.Context(), name, o))
+}
+
 func (w *walker) record() {
 	w.Helper()
 	pending := due(w, w.memory, modelDestinations[w.random.IntN(len(modelDestinations))], store.Cursor{}, 5)
@@ -262,6 +277,9 @@ func (w *walker) totals() {
 	gotPaused, gotErr := w.engine.Paused(w.Context())
 	wantPaused, wantErr := w.memory.Paused(w.Context())
 	w.same("Paused", gotPaused, wantPaused, gotErr, wantErr)
+	gotOut, gotErr := w.engine.Outages(w.Context())
+	wantOut, wantErr := w.memory.Outages(w.Context())
+	w.same("Outages", gotOut, wantOut, gotErr, wantErr)
 	w.same("Full", nil, nil, w.engine.Full(), w.memory.Full())
 	w.same("Pending", w.engine.Pending(), w.memory.Pending(), nil, nil)
 	got, gotErr := w.engine.PendingDestinations(w.Context())

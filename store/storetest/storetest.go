@@ -36,6 +36,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("lines", func(t *testing.T) { testLines(t, open) })
 	t.Run("blocking", func(t *testing.T) { testBlocking(t, open) })
 	t.Run("pauses", func(t *testing.T) { testPauses(t, open) })
+	t.Run("outages", func(t *testing.T) { testOutages(t, open) })
 	t.Run("idempotency", func(t *testing.T) { testIdempotency(t, open) })
 	t.Run("queue", func(t *testing.T) { testQueue(t, open) })
 	t.Run("record", func(t *testing.T) { testRecord(t, open) })
