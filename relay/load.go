@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 
 	"github.com/postern-relay/postern/config"
 )
@@ -22,15 +23,51 @@ func Load(path string, environ []string) (*config.Config, *Plan, error) {
 
 // LoadWith is Load with options.
 func LoadWith(path string, environ []string, o LoadOptions) (*config.Config, *Plan, error) {
-	cfg, err := config.Load(path, environ)
+	plan, _, err := origin{path: path, environ: environ, options: o}.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	return plan.config, plan, nil
+}
+
+// origin is where a plan comes from, and can come from again.
+type origin struct {
+	path    string // of the config file; empty for none
+	environ []string
+	options LoadOptions
+}
+
+// load is Load. It also returns the files that the outcome depends on, which are known in part even if there is no plan.
+func (o origin) load() (plan *Plan, files []string, err error) {
+	files = []string{o.path}
+	cfg, err := config.Load(o.path, o.environ)
+	if cfg != nil {
+		files = append(files, filesOf(cfg)...)
+	}
 	var faults config.ErrorList
 	if err != nil && (!errors.As(err, &faults) || cfg == nil) {
-		return nil, nil, err
+		return nil, files, err
 	}
 	// What could be read is compiled even so, to report all faults in one run.
-	plan, planFaults := newPlan(cfg, o)
+	plan, planFaults := newPlan(cfg, o.options)
 	if err := append(faults, planFaults...).Err(); err != nil {
-		return nil, nil, err
+		return nil, files, err
 	}
-	return cfg, plan, nil
+	plan.origin = o
+	return plan, files, nil
+}
+
+// filesOf returns the files that a config refers to. Certificates are among them though a running destination follows
+// its own: a config that was refused for want of one is good as soon as it is there.
+func filesOf(cfg *config.Config) []string {
+	files := cfg.Files()
+	for _, d := range cfg.Destinations {
+		for _, file := range []string{d.TLS.CAFile, d.TLS.CertFile, d.TLS.KeyFile} {
+			if file != "" {
+				files = append(files, file)
+			}
+		}
+	}
+	slices.Sort(files)
+	return slices.Compact(files)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/postern-relay/postern/relay/egress"
 	"github.com/postern-relay/postern/relay/guard"
 	"github.com/postern-relay/postern/relay/lane"
+	"github.com/postern-relay/postern/relay/listen"
 	"github.com/postern-relay/postern/relay/match"
 )
 
@@ -32,6 +33,9 @@ type Plan struct {
 	destinations   map[string]*destination
 	names          []string      // of destinations, sorted
 	parsing        chan struct{} // turns to parse a large body for filters
+
+	config *config.Config // that all of the above comes from
+	origin origin
 }
 
 // destination is one target: what routes to it, when attempts are made, and what they look like.
@@ -74,9 +78,12 @@ func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
 		retention:      time.Duration(cfg.Store.Retention),
 		destinations:   make(map[string]*destination, len(cfg.Destinations)),
 		parsing:        make(chan struct{}, runtime.GOMAXPROCS(0)),
+		config:         cfg,
 	}
-	for _, t := range cfg.Listen.Tokens {
-		p.tokens = append(p.tokens, t.Reveal())
+	for i, t := range cfg.Listen.Tokens {
+		if c.fault(fmt.Sprintf("listen.tokens[%d]", i), listen.CheckToken(t.Reveal())) {
+			p.tokens = append(p.tokens, t.Reveal())
+		}
 	}
 	if text := cfg.Egress.Proxy; text != "" {
 		proxy, err := guard.ParseProxy(text)
@@ -257,11 +264,10 @@ func lowerKeys(m map[string]netip.Addr) map[string]netip.Addr {
 	return out
 }
 
-// sender makes the sender of a running relay, and the func that closes its idle connections. own returns the
-// addresses that the relay listens on.
-func (d *destination) sender(r *Relay, name string, own func() []netip.AddrPort) (*egress.Sender, func(), error) {
+// sender makes the sender of a running relay, and the func that closes its idle connections.
+func (d *destination) sender(r *Relay, name string) (*egress.Sender, func(), error) {
 	dialer := *d.dialer
-	dialer.Own = own
+	dialer.Own = func() []netip.AddrPort { return r.own }
 	transport, files := d.transport, d.files
 	transport.Dialer = &dialer
 	files.Log, files.Now = r.Log.Named("guard").With(zap.String("destination", name)), r.Now

@@ -331,6 +331,25 @@ destinations:
 	}
 }
 
+func TestReferencesMakeNoTemplate(t *testing.T) {
+	cfg, err := config.Parse("postern.yaml", []byte(`
+destinations:
+  a: {url: "https://a.example.com/", headers: {X-Secret: "${env:ODD}", X-Both: "{{ .ID }} ${env:PLAIN}"}}
+`), []string{"ODD=a {{ canary }}", "PLAIN=x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, faults := newPlan(cfg, LoadOptions{})
+	if err := faults.Err(); err != nil {
+		t.Fatalf("a secret with braces is taken for a template: %v", err)
+	}
+	for _, h := range p.destinations["a"].egress.Header {
+		if want := h.Name == "X-Secret"; h.Literal != want {
+			t.Errorf("%s: got literal %t, want %t", h.Name, h.Literal, want)
+		}
+	}
+}
+
 func TestReferencesInRequestsAreMasked(t *testing.T) {
 	cfg, err := config.Parse("postern.yaml", []byte(`
 destinations:

@@ -1,6 +1,6 @@
 // Package relay is one running relay. [Load] turns a config file into a [Plan], the compiled config that never
 // changes; [Relay.Run] opens the listeners, runs a lane for each destination and the sweep, and stops them all,
-// from the outside in, when its context ends.
+// from the outside in, when its context ends. [Relay.Reload] puts another plan in force while it runs.
 //
 // It is the one place where the parts (listen, ingest, lane, egress, admin) meet: none of them knows another.
 package relay
@@ -10,7 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +22,6 @@ import (
 
 	"github.com/postern-relay/postern/relay/admin"
 	"github.com/postern-relay/postern/relay/ingest"
-	"github.com/postern-relay/postern/relay/lane"
 	"github.com/postern-relay/postern/relay/listen"
 	"github.com/postern-relay/postern/store"
 )
@@ -29,15 +31,38 @@ const adminDrain = time.Second
 
 // Relay is one running relay. Set its fields, then call Run once.
 type Relay struct {
-	Plan  *Plan            // required
+	Plan  *Plan            // required: the one to begin with
 	Store store.Store      // required; the caller opens and closes it
 	Log   *zap.Logger      // nil logs nothing
 	Drain time.Duration    // how long requests and attempts in flight may go on after a stop; 0 means 10 s
 	Now   func() time.Time // wall clock; nil means time.Now
 
-	lanes    map[string]*lane.Lane
-	pauses   *pauses
-	watches  watches
+	// Hangups causes a reload with each value, as of SIGHUP, while Run serves; one that comes before is to be kept in
+	// its buffer. nil causes none.
+	Hangups <-chan os.Signal
+
+	// Follow has Run reload by itself when the config file or a file that it refers to has changed.
+	Follow bool
+
+	// Level is set to log.level by each reload; nil makes that a key whose change needs a restart.
+	Level *zap.AtomicLevel
+
+	plan    atomic.Pointer[Plan] // in force; nil before Run has begun
+	ingest  atomic.Pointer[ingest.Handler]
+	load    ingest.Load // of all its handlers
+	front   *listen.Server
+	tokens  []string // of front, in force; changed by reloads only
+	own     []netip.AddrPort
+	lanes   lanes
+	pauses  pauses
+	watches watches
+	reloads struct {
+		turn sync.Mutex // held by the one in progress
+
+		mu    sync.Mutex // guards the fields below
+		last  Reloaded
+		files []string // that the latest outcome depends on
+	}
 	draining atomic.Bool
 	stopping chan struct{} // closed when draining begins
 }
@@ -56,12 +81,11 @@ func (r *Relay) Run(ctx context.Context) error {
 		return err
 	}
 
-	r.release(ctx)
-	closeIdle, err := r.makeLanes(ctx, ingestServer.Addr(), adminServer.Addr())
+	r.ownAddresses(ingestServer.Addr(), adminServer.Addr())
+	first, err := r.prepare(ctx, r.Plan)
 	if err != nil {
 		return errors.Join(err, ingestServer.Close(), adminServer.Close())
 	}
-	defer closeIdle()
 
 	// The lanes stop first, and meanwhile ingest answers 503: an accepted message needs no lane to be safe. The admin
 	// listener goes on until the rest is over, to tell how it goes. A part that cannot go on ends the whole.
@@ -74,16 +98,28 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer stopFront()
 	back, stopBack := newPart(base, stop)
 	defer stopBack()
+	r.beginHandovers(lanes)
+	if err := r.handOver(first); err != nil {
+		return errors.Join(err, ingestServer.Close(), adminServer.Close())
+	}
+	for _, name := range r.Plan.names {
+		r.release(ctx, name)
+	}
 	back.start("admin listener", adminServer.Run)
 	front.start("ingest listener", ingestServer.Run)
-	for _, name := range r.Plan.Destinations() {
-		if l := r.lanes[name]; l != nil {
-			lanes.start("lane "+name, l.Run)
-		}
+	sweep := &sweeper{
+		Store: r.Store, Retention: func() time.Duration { return r.plan.Load().retention }, Now: r.Now, Log: r.Log.Named("sweep"),
 	}
-	sweep := &sweeper{Store: r.Store, Retention: r.Plan.retention, Now: r.Now, Log: r.Log.Named("sweep")}
 	lanes.start("sweep", sweep.Run)
 	r.logStart(ctx, ingestServer, adminServer)
+	lanes.start("reload by signal", r.obey)
+	if r.Follow {
+		f := &follower{
+			Files: r.files, Changed: func(ctx context.Context) { _ = r.reload(ctx, byFile) }, // the log says what came of it
+			Log: r.Log.Named("reload"),
+		}
+		lanes.start("reload by file", f.Run)
+	}
 
 	select {
 	case <-stopCtx.Done():
@@ -95,6 +131,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	// One time bounds requests and attempts alike.
 	cut := time.AfterFunc(r.Drain, func() { _ = ingestServer.Close() }) // its error is that of Run as well
 	defer cut.Stop()
+	r.endHandovers()
 	stopLanes()
 	err = lanes.group.Wait()
 	stopFront()
@@ -138,17 +175,16 @@ func (r *Relay) setDefaults() {
 		r.Now = time.Now
 	}
 	r.stopping = make(chan struct{})
+	r.tokens = r.Plan.tokens
+	r.pauses.Store, r.pauses.Lane = r.Store, r.lane
 }
 
 // open binds both listeners, so that a port in use is an error before anything has started.
 func (r *Relay) open() (ingestServer, adminServer *listen.Server, err error) {
 	ingestServer, err = listen.Open(listen.Options{
 		Address: r.Plan.ingestAddress, Tokens: r.Plan.tokens, Drain: r.Drain, Log: r.Log.Named("listen.ingest"),
-		Handler: &ingest.Handler{
-			Acceptor: r.Store, Router: r.Plan, Wake: r.wake, Watch: r.watches.watch, Deliveries: r.Store,
-			MaxBody: r.Plan.maxBody, AcceptedStatus: r.Plan.acceptedStatus, Draining: r.draining.Load, Stopping: r.stopping,
-			Now: r.Now, Log: r.Log.Named("ingest"),
-		},
+		// Each request by one plan, from its beginning to its end.
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.ingest.Load().ServeHTTP(w, req) }),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("open ingest listener: %w", err)
@@ -160,62 +196,25 @@ func (r *Relay) open() (ingestServer, adminServer *listen.Server, err error) {
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open admin listener: %w", err), ingestServer.Close())
 	}
+	r.front = ingestServer
 	return ingestServer, adminServer, nil
 }
 
-// makeLanes makes the lanes of the destinations that are enabled. Their dialers learn our own addresses, so that a
-// destination can never be the relay itself. The returned func closes their idle connections.
-func (r *Relay) makeLanes(ctx context.Context, own ...net.Addr) (closeIdle func(), err error) {
-	var listening []netip.AddrPort
-	for _, a := range own {
-		if tcp, ok := a.(*net.TCPAddr); ok {
-			listening = append(listening, tcp.AddrPort())
-		}
+// ingestHandler makes what takes messages by a plan.
+func (r *Relay) ingestHandler(p *Plan) *ingest.Handler {
+	return &ingest.Handler{
+		Acceptor: r.Store, Router: p, Wake: r.wake, Watch: r.watches.watch, Deliveries: r.Store, Load: &r.load,
+		MaxBody: p.maxBody, AcceptedStatus: p.acceptedStatus, Draining: r.draining.Load, Stopping: r.stopping,
+		Now: r.Now, Log: r.Log.Named("ingest"),
 	}
-	paused, err := r.Store.Paused(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read pauses: %w", err)
-	}
-	outages, err := r.Store.Outages(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read outages: %w", err)
-	}
-	r.pauses = &pauses{Store: r.Store, Lane: func(name string) *lane.Lane { return r.lanes[name] }}
-	r.lanes = make(map[string]*lane.Lane)
-	var closers []func()
-	for _, name := range r.Plan.Destinations() {
-		d := r.Plan.destinations[name]
-		if !d.enabled {
-			continue
-		}
-		sender, closeIdle, err := d.sender(r, name, func() []netip.AddrPort { return listening })
-		if err != nil {
-			return nil, fmt.Errorf("destination %q: %w", name, err)
-		}
-		closers = append(closers, closeIdle)
-		l := &lane.Lane{
-			Name: name, Queue: r.Store, Sender: sender, Retry: d.retry, Concurrency: d.concurrency, Rate: d.rate, Batch: d.batch,
-			Breaker: d.breaker, BlockOnFailure: d.blockOnFailure, Outage: outages[name], Outages: r.Store, Observe: r.watches.observe,
-			Drain: r.Drain, Now: r.Now, Log: r.Log.Named("lane"),
-		}
-		l.Pauses = r.pauses.keeper(l)
-		if p, ok := paused[name]; ok {
-			l.Paused = &p
-			r.Log.Warn("destination is paused", zap.String("destination", name), zap.Time("since", p.At), zap.String("reason", p.Reason))
-		}
-		r.lanes[name] = l
-	}
-	return func() {
-		for _, closeIdle := range closers {
-			closeIdle()
-		}
-	}, nil
 }
 
-// wake tells the lane of a destination that something pending may have appeared at c.
-func (r *Relay) wake(destination string, c store.Cursor) {
-	if l := r.lanes[destination]; l != nil {
-		l.Wake(c)
+// ownAddresses notes where the relay listens, so that a destination can never be the relay itself.
+func (r *Relay) ownAddresses(own ...net.Addr) {
+	for _, a := range own {
+		if tcp, ok := a.(*net.TCPAddr); ok {
+			r.own = append(r.own, tcp.AddrPort())
+		}
 	}
 }
 
@@ -241,13 +240,21 @@ func (r *Relay) unready() []string {
 func (r *Relay) logStart(ctx context.Context, ingestServer, adminServer *listen.Server) {
 	r.Log.Info("listening", zap.String("ingest", addrText(ingestServer.Addr())), zap.String("admin", addrText(adminServer.Addr())),
 		zap.Int64("pending", r.Store.Pending()))
+	r.logHeld(ctx, r.Plan, func(string) bool { return true })
+}
+
+// logHeld warns of the deliveries to some destinations that a plan does not attempt.
+func (r *Relay) logHeld(ctx context.Context, p *Plan, of func(name string) bool) {
 	waiting, err := r.Store.PendingDestinations(ctx)
 	if err != nil {
 		r.Log.Warn("pending destinations unknown", zap.Error(err))
 		return
 	}
 	for _, name := range waiting {
-		switch d, ok := r.Plan.destinations[name]; {
+		if !of(name) {
+			continue
+		}
+		switch d, ok := p.destinations[name]; {
 		case !ok:
 			r.Log.Warn("deliveries held", zap.String("destination", name), zap.String("reason", "not in the config"))
 		case !d.enabled:

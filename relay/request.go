@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/postern-relay/postern/config"
@@ -43,7 +44,10 @@ func (c *compiler) request(key string, d *config.Destination) egress.Options {
 		o.Success = success
 	}
 	for _, name := range sortedKeys(d.Headers) {
-		o.Header = append(o.Header, egress.Header{Name: name, Value: d.Headers[name].Reveal()})
+		// Whether it is a template is for the file to say, and not for what a reference stands for.
+		o.Header = append(o.Header, egress.Header{
+			Name: name, Value: d.Headers[name].Reveal(), Literal: !strings.Contains(d.Headers[name].Written(), "{{"),
+		})
 	}
 	for _, name := range d.ForwardHeaders {
 		o.ForwardHeader = append(o.ForwardHeader, http.CanonicalHeaderKey(name))

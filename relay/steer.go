@@ -12,9 +12,6 @@ import (
 	"github.com/postern-relay/postern/store"
 )
 
-// releaseAtOnce is how many lines are let go in one transaction.
-const releaseAtOnce = 500
-
 // steering is what the admin listener may ask of a running relay.
 type steering struct{ *Relay }
 
@@ -26,14 +23,15 @@ func (s steering) Destinations(ctx context.Context) ([]admin.Destination, error)
 	if err != nil {
 		return nil, fmt.Errorf("read pauses: %w", err)
 	}
-	list := make([]admin.Destination, 0, len(s.Plan.names))
-	for _, name := range s.Plan.names {
-		d := s.Plan.destinations[name]
+	plan := s.plan.Load()
+	list := make([]admin.Destination, 0, len(plan.names))
+	for _, name := range plan.names {
+		d := plan.destinations[name]
 		state := admin.Destination{Name: name, Enabled: d.enabled}
 		if p, ok := paused[name]; ok {
 			state.Pause = &admin.Pause{At: p.At, Reason: p.Reason}
 		}
-		if l := s.lanes[name]; l != nil {
+		if l := s.lane(name); l != nil {
 			stats := l.Stats()
 			state.InFlight, state.Due = stats.InFlight, stats.Due
 			if d.breaker.Failures > 0 {
@@ -74,28 +72,9 @@ func (s steering) Resume(ctx context.Context, name string) error {
 }
 
 func (s steering) known(name string) error {
-	if _, ok := s.Plan.destinations[name]; !ok {
-		return &admin.UnknownError{Name: name, Nearest: config.Nearest(name, s.Plan.names)}
+	plan := s.plan.Load()
+	if _, ok := plan.destinations[name]; !ok {
+		return &admin.UnknownError{Name: name, Nearest: config.Nearest(name, plan.names)}
 	}
 	return nil
-}
-
-// release lets go what waits behind failed deliveries of destinations that do not block on failure, or no longer do.
-// What cannot be released now is at the next start.
-func (r *Relay) release(ctx context.Context) {
-	for _, name := range r.Plan.names {
-		if r.Plan.destinations[name].blockOnFailure {
-			continue
-		}
-		for n := 1; n > 0; {
-			var err error
-			if n, err = r.Store.Release(ctx, name, releaseAtOnce); err != nil {
-				r.Log.Warn("blocked lines not released", zap.String("destination", name), zap.Error(err))
-				break
-			}
-			if n > 0 {
-				r.Log.Info("blocked lines released", zap.String("destination", name), zap.Int("lines", n))
-			}
-		}
-	}
 }

@@ -19,7 +19,7 @@ const (
 // be mended.
 type sweeper struct {
 	Store     store.Sweeper
-	Retention time.Duration
+	Retention func() time.Duration // asked for each sweep
 	Now       func() time.Time
 	Log       *zap.Logger
 }
@@ -35,7 +35,7 @@ func (s *sweeper) Run(ctx context.Context) error {
 		if by := steps.since(now, time.Now()); by > sweepEvery {
 			s.Log.Warn("sweep put off", zap.String("reason", "the clock has been set forward"), zap.Duration("by_seconds", by))
 		} else {
-			s.sweep(ctx, now.Add(-s.Retention))
+			s.sweep(ctx, now.Add(-s.Retention()))
 		}
 		select {
 		case <-ctx.Done():

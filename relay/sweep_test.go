@@ -42,7 +42,7 @@ func TestSweeper(t *testing.T) {
 		t.Helper()
 		core, logs := observer.New(zap.InfoLevel)
 		w := &sweeper{
-			Store: s, Retention: time.Hour, Log: zap.New(core),
+			Store: s, Retention: func() time.Duration { return time.Hour }, Log: zap.New(core),
 			// As on a real machine the time has a monotonic reading, which a step of the clock does not change.
 			Now: func() time.Time { return time.Now().Add(time.Duration(offset.Load())) },
 		}

@@ -11,9 +11,9 @@ import (
 )
 
 // newLogger writes to w: lines for people when format is "console", or when it is "auto" and w is a terminal, and
-// JSON otherwise. Under load, repeated info and debug lines of one kind are thinned out to the first hundred a second and
+// JSON otherwise. What level enables may change while the logger is in use. Under load, repeated info and debug lines of one kind are thinned out to the first hundred a second and
 // every hundredth after them; warnings and errors are never dropped.
-func newLogger(w io.Writer, format string, level zapcore.Level) *zap.Logger {
+func newLogger(w io.Writer, format string, level zapcore.LevelEnabler) *zap.Logger {
 	encoding := zapcore.EncoderConfig{
 		TimeKey: "time", LevelKey: "level", NameKey: "part", MessageKey: "message", StacktraceKey: "stack",
 		EncodeTime:     func(t time.Time, e zapcore.PrimitiveArrayEncoder) { zapcore.RFC3339NanoTimeEncoder(t.UTC(), e) },
@@ -31,8 +31,8 @@ func newLogger(w io.Writer, format string, level zapcore.Level) *zap.Logger {
 		encoder = zapcore.NewConsoleEncoder(encoding)
 	}
 	sink := zapcore.Lock(zapcore.AddSync(w))
-	below := zap.LevelEnablerFunc(func(l zapcore.Level) bool { return l >= level && l < zapcore.WarnLevel })
-	above := zap.LevelEnablerFunc(func(l zapcore.Level) bool { return l >= level && l >= zapcore.WarnLevel })
+	below := zap.LevelEnablerFunc(func(l zapcore.Level) bool { return level.Enabled(l) && l < zapcore.WarnLevel })
+	above := zap.LevelEnablerFunc(func(l zapcore.Level) bool { return level.Enabled(l) && l >= zapcore.WarnLevel })
 	core := zapcore.NewTee(
 		zapcore.NewSamplerWithOptions(zapcore.NewCore(encoder, sink, below), time.Second, 100, 100),
 		zapcore.NewCore(encoder, sink, above),

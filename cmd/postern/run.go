@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -35,6 +37,9 @@ func (p *program) runCommand() *cobra.Command {
 		Long: `Run the relay. It listens for the app's posts on listen.ingest (127.0.0.1:8025) and answers health checks
 on listen.admin (127.0.0.1:8026).
 
+The config is read again when it, or a file that it refers to, has changed, and on SIGHUP. A wrong one changes
+nothing and is told in the log. See docs/operations.md for what cannot change without a restart.
+
 SIGTERM or Ctrl-C stops accepting, lets the attempts in flight finish within --drain, and exits 0; what is
 left is delivered after the next start. A second signal ends the process at once, which loses nothing either.
 
@@ -58,6 +63,11 @@ Exit codes: 1 failed, 2 wrong command line or config, 3 the data folder is in us
 
 // serve runs one relay from its config file until ctx ends.
 func (p *program) serve(ctx context.Context, o runOptions) (err error) {
+	// From the beginning, since a hangup without a handler ends a process. One that comes early is kept.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+
 	cfg, plan, err := relay.LoadWith(p.configPath, p.environ, o.relay)
 	if err != nil {
 		return usageError{err}
@@ -66,7 +76,8 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("log level: %w", err)
 	}
-	log := newLogger(p.stderr, cfg.Log.Format, level)
+	current := zap.NewAtomicLevelAt(level)
+	log := newLogger(p.stderr, cfg.Log.Format, current)
 	defer func() { _ = log.Sync() }() // a terminal or a pipe has nothing to sync, and says so
 	if p.getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
@@ -99,7 +110,9 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 		}
 	}()
 
-	r := &relay.Relay{Plan: plan, Store: st, Drain: o.drain, Log: log}
+	r := &relay.Relay{
+		Plan: plan, Store: st, Drain: o.drain, Log: log, Level: &current, Hangups: hangups, Follow: true,
+	}
 	if err := r.Run(ctx); err != nil {
 		log.Error("stopped", zap.Error(err))
 		return err

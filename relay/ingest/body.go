@@ -41,7 +41,7 @@ func (h *Handler) readBody(w http.ResponseWriter, r *http.Request) (body []byte,
 
 	var taken int64
 	release = func() {
-		h.bodies.Add(-taken)
+		h.load().bodies.Add(-taken)
 		taken = 0
 	}
 	in := http.MaxBytesReader(w, r.Body, limit)
@@ -86,8 +86,8 @@ func (h *Handler) takeMemory(n int64) bool {
 	if most <= 0 {
 		most = 64 * max(h.MaxBody, defaultMaxBody)
 	}
-	if h.bodies.Add(n) > most {
-		h.bodies.Add(-n)
+	if h.load().bodies.Add(n) > most {
+		h.load().bodies.Add(-n)
 		return false
 	}
 	return true

@@ -98,11 +98,11 @@ func FuzzLines(f *testing.F) {
 					t.Errorf("%s: got %q and %v at the end, want EOF", name, got, err)
 				}
 			}
-			if len(l.buf) > max(limit, freeBody) || int64(len(l.buf)) > max(h.bodies.Load(), freeBody) {
-				t.Errorf("%s: got a buffer of %d bytes with %d taken, want it within %d and all of it taken", name, len(l.buf), h.bodies.Load(), limit)
+			if len(l.buf) > max(limit, freeBody) || int64(len(l.buf)) > max(h.load().bodies.Load(), freeBody) {
+				t.Errorf("%s: got a buffer of %d bytes with %d taken, want it within %d and all of it taken", name, len(l.buf), h.load().bodies.Load(), limit)
 			}
-			if memory.release(); h.bodies.Load() != 0 {
-				t.Errorf("%s: got %d bytes that were not given back", name, h.bodies.Load())
+			if memory.release(); h.load().bodies.Load() != 0 {
+				t.Errorf("%s: got %d bytes that were not given back", name, h.load().bodies.Load())
 			}
 		}
 	})

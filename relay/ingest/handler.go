@@ -67,8 +67,24 @@ type Handler struct {
 	Now            func() time.Time // wall clock; nil means time.Now
 	Log            *zap.Logger      // nil logs nothing
 
-	bodies  atomic.Int64 // bytes that bodies take now
-	waiting atomic.Int64 // requests that wait for their deliveries now
+	// Load counts what requests take now of BodyMemory and MaxWaiting. Handlers that take one another's place share
+	// one, so that the requests of both stay within the bounds; nil means one of its own.
+	Load *Load
+
+	own Load
+}
+
+// Load is what the requests of one or more Handlers take now. The zero value is ready.
+type Load struct {
+	bodies  atomic.Int64 // bytes that bodies take
+	waiting atomic.Int64 // requests that wait for their deliveries
+}
+
+func (h *Handler) load() *Load {
+	if h.Load != nil {
+		return h.Load
+	}
+	return &h.own
 }
 
 // Deliveries is the part of store.History that ingest needs.

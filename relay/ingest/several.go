@@ -182,7 +182,7 @@ func (s *share) grow(need int64) error {
 }
 
 func (s *share) release() {
-	s.h.bodies.Add(-s.taken)
+	s.h.load().bodies.Add(-s.taken)
 	s.taken = 0
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/postern-relay/postern/relay/match"
 	"github.com/postern-relay/postern/relay/problem"
@@ -135,6 +136,9 @@ func checkSegments(path string) error {
 		case c == '\\':
 			return errors.New("holds a backslash; use slashes")
 		}
+	}
+	if !utf8.ValidString(path) { // a lenient reader takes c0 ae for a full stop
+		return errors.New("is not UTF-8; escape the bytes of UTF-8")
 	}
 	segments := strings.Split(path[1:], "/")
 	for i, segment := range segments {

@@ -79,8 +79,8 @@ func (h *Handler) watch(m store.Message, wait time.Duration) *watch {
 	if most <= 0 {
 		most = defaultMaxWaiting
 	}
-	if h.waiting.Add(1) > int64(most) {
-		h.waiting.Add(-1)
+	if h.load().waiting.Add(1) > int64(most) {
+		h.load().waiting.Add(-1)
 		return nil
 	}
 	w := &watch{h: h, wait: wait}
@@ -91,7 +91,7 @@ func (h *Handler) watch(m store.Message, wait time.Duration) *watch {
 // end ends the watching.
 func (w *watch) end() {
 	w.stop()
-	w.h.waiting.Add(-1)
+	w.h.load().waiting.Add(-1)
 }
 
 // outcome waits until all deliveries of a stored message have ended, the time is over, the client has gone or Postern

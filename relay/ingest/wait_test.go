@@ -255,6 +255,30 @@ func TestPreferWait(t *testing.T) {
 	})
 }
 
+func TestHandlersCanShareTheirLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var load ingest.Load
+		first, second := newWaiter(t), newWaiter(t)
+		for _, w := range []*waiter{first, second} {
+			w.MaxWaiting, w.Load = 1, &load
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, _, applied, took := first.post(t.Context(), t, "/to/alerts", "Prefer", "wait=5"); applied == "" || took != 5*time.Second {
+				t.Errorf("got applied %q after %v, want a wait of 5 s", applied, took)
+			}
+		})
+		synctest.Wait()
+		if status, _, applied, took := second.post(t.Context(), t, "/to/alerts", "Prefer", "wait=5"); status != 202 || applied != "" || took != 0 {
+			t.Errorf("got %d, applied %q after %v while another handler has used up the bound, want 202 at once", status, applied, took)
+		}
+		wg.Wait()
+		if _, _, applied, _ := second.post(t.Context(), t, "/to/alerts", "Prefer", "wait=5"); applied == "" {
+			t.Error("got no wait when the bound was free again, want one")
+		}
+	})
+}
+
 // forgetful is an Acceptor that keeps nothing.
 type forgetful struct {
 	store.Acceptor

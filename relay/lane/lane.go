@@ -41,7 +41,7 @@ const (
 )
 
 // Lane is the queue of one destination. Set its fields, then call Run once. Wake and Stats may be called at any
-// time, before Run and after it too, and from several goroutines; so may Pause and Resume.
+// time, before Run and after it too, and from several goroutines; so may Pause, Resume, Change and Retire.
 type Lane struct {
 	Name   string      // the destination; required
 	Queue  store.Queue // required
@@ -77,6 +77,12 @@ type Lane struct {
 
 	pauseKnown bool         // Pause or Resume was called: pause counts now, and Paused no longer
 	pause      *store.Pause // never changed; nil if not paused
+
+	current *Lane    // whose settings attempts are begun with; nil before Run
+	next    *Lane    // whose settings come next; nil without a Change that Run has not seen
+	anew    Receiver // of that Change
+	retired bool     // no attempt is begun
+	over    bool     // and none is in flight, nor ever will be
 }
 
 // Sender makes one attempt. Send returns when the attempt is over, or soon after ctx has ended; an attempt that was
@@ -190,16 +196,16 @@ func (l *Lane) Run(ctx context.Context) error {
 	close(r.notes)
 	keeper.Wait()
 	r.publish()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = true
 	return err
 }
 
 // newRunner resolves the defaults.
 func newRunner(l *Lane) *runner {
 	r := &runner{
-		lane: l, concurrency: l.Concurrency, drain: l.Drain, now: l.Now, rand: l.Rand, log: l.Log,
-	}
-	if r.concurrency <= 0 {
-		r.concurrency = defaultConcurrency
+		lane: l, settings: l, concurrency: l.concurrency(), drain: l.Drain, now: l.Now, rand: l.Rand, log: l.Log,
 	}
 	if r.drain <= 0 {
 		r.drain = defaultDrain
@@ -214,18 +220,28 @@ func newRunner(l *Lane) *runner {
 		r.log = zap.NewNop()
 	}
 	r.log = r.log.With(zap.String("destination", l.Name))
-	r.window = newWindow(max(minWindow, 4*r.concurrency))
+	r.window = newWindow(windowSize(r.concurrency))
 	r.pace = newPace(l, r.concurrency)
 	r.began = time.Now()
-	// Of the capacity of these channels neither the runner nor a worker ever blocks: there are no more jobs than
-	// that at a time.
+	// By the capacity of these channels neither the runner nor a worker waits for the other, unless a change has left
+	// more in flight; and then for a moment only, since each flight has a worker and the runner always listens.
 	r.jobs = make(chan *flight, r.concurrency+recording)
 	r.sent = make(chan ending, r.concurrency)
 	r.results = make(chan result, r.concurrency+recording)
 	r.notes = make(chan store.Outage, 1)
 	l.mu.Lock()
 	r.signal = l.signalLocked()
+	l.current = l
 	l.stats = Stats{Attempts: make(map[store.Class]int64)}
 	l.mu.Unlock()
 	return r
 }
+
+func (l *Lane) concurrency() int {
+	if l.Concurrency <= 0 {
+		return defaultConcurrency
+	}
+	return l.Concurrency
+}
+
+func windowSize(concurrency int) int { return max(minWindow, 4*concurrency) }

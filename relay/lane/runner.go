@@ -39,6 +39,7 @@ var (
 // records of many attempts share a sync, and hand the outcomes back to it.
 type runner struct {
 	lane        *Lane
+	settings    *Lane // the lane's own, or those of the latest Change
 	concurrency int
 	drain       time.Duration
 	now         func() time.Time
@@ -55,11 +56,16 @@ type runner struct {
 	results   chan result
 	noted     store.Outage      // the latest of notes
 	notes     chan store.Outage // what is to be kept of an outage; of capacity 1
-	sending   int               // attempts begun and not known to be over
+	sending   int               // attempts begun since the latest change, and not known to be over
 	workers   sync.WaitGroup
 	started   int // workers
 	sendCtx   context.Context
 	recordCtx context.Context
+
+	retired        bool   // nothing is begun
+	earlier        uint64 // attempts up to this one were begun before the latest change
+	earlierSending int    // of these, how many are not known to be over
+	earlierFlying  int    // and how many are in flight
 
 	readTrouble int              // reads of the queue that failed, one after the other
 	readAgain   <-chan time.Time // when to try again; nil when there is no trouble
@@ -81,6 +87,9 @@ func (r *runner) loop(ctx context.Context) error {
 	defer timer.Stop()
 	r.rechecked = r.now()
 	for ctx.Err() == nil {
+		if r.takeChange() {
+			return nil
+		}
 		r.takeWoken()
 		r.recheck()
 		if err := r.fill(ctx); err != nil {
@@ -151,7 +160,7 @@ func (r *runner) fill(ctx context.Context) error {
 func (r *runner) dispatch() time.Duration {
 	r.takeSent()
 	at, now := time.Since(r.began), r.now()
-	for !r.busy() && len(r.window.items) > 0 && !r.holds(at) {
+	for !r.retired && !r.busy() && len(r.window.items) > 0 && !r.holds(at) {
 		wait := r.window.items[0].DueAt.Sub(now)
 		if wait < maxSleep { // the due time may be years away
 			wait = r.pace.admit(at+wait, at, r.sending)
@@ -163,6 +172,7 @@ func (r *runner) dispatch() time.Duration {
 		if !ok {
 			break
 		}
+		f.settings = r.settings
 		f.seq, f.probe = r.pace.begin(at)
 		if r.started < len(r.window.flying) {
 			r.started++
@@ -186,11 +196,16 @@ func (r *runner) holds(at time.Duration) bool {
 
 // busy reports whether nothing more may be begun now.
 func (r *runner) busy() bool {
-	return r.sending >= r.concurrency || len(r.window.flying) >= r.concurrency+recording
+	return r.sending >= r.concurrency || len(r.window.flying)-r.earlierFlying >= r.concurrency+recording ||
+		r.earlierSending > maxEarlier
 }
 
 // takeEnding takes in that an attempt is over, before the next one begins.
 func (r *runner) takeEnding(e ending) {
+	if e.seq <= r.earlier {
+		r.earlierSending--
+		return
+	}
 	r.sending--
 	at := time.Since(r.began)
 	before, held := r.pace.breaker.state, r.pace.hold
@@ -244,6 +259,9 @@ func (r *runner) landAll(res result) error {
 
 // land takes the outcome of a flight into the window. It returns an error if the outcome is not on record.
 func (r *runner) land(res result) error {
+	if res.flight.seq <= r.earlier {
+		r.earlierFlying--
+	}
 	if unwritable(res.err) {
 		r.window.setAside(res.flight)
 		r.log.Error("delivery set aside", zap.Stringer("delivery_id", res.after.ID), zap.Error(res.err),

@@ -41,9 +41,10 @@ type window struct {
 
 // flight is a delivery whose attempt is being made or recorded.
 type flight struct {
-	before store.Delivery // as it was taken
-	seq    uint64         // number of the attempt in this run
-	probe  time.Duration  // to the next probe if this is one, else 0
+	before   store.Delivery // as it was taken
+	settings *Lane          // by which the attempt is made
+	seq      uint64         // number of the attempt in this run
+	probe    time.Duration  // to the next probe if this is one, else 0
 
 	// seen is the delivery as the store last gave it out during the flight; its ID is zero if it did not. It is
 	// older or newer than the record of this attempt, which nobody can tell before the flight has landed.

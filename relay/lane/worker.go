@@ -23,21 +23,22 @@ func (r *runner) work() {
 // attempt makes one attempt and records it. The request is never made again because its record is in doubt.
 func (r *runner) attempt(f *flight) result {
 	before := f.before
-	a := r.sendOnce(before)
+	a := r.sendOnce(f)
 	var p store.Pause
-	if gone(a) {
+	goneNow := gone(a) && r.lane.goesBy(f.settings)
+	if goneNow {
 		p = r.holdGone() // before anybody knows that a further attempt could begin
 	}
 	r.sent <- ending{seq: f.seq, id: before.ID, class: a.Class, status: a.Status, hint: a.RetryHint}
 	a.Delivery, a.Round, a.Number = before.ID, before.Round, before.Made+1
-	after := next(before, a, r.lane.Retry, r.now(), r.rand(), f.probe)
+	after := next(before, a, f.settings.Retry, r.now(), r.rand(), f.probe)
 	a.Probe = f.probe > 0 && a.Class != store.ClassInterrupted && after.Attempts == before.Attempts
 	if a.Probe && len(a.Body) > 0 { // of an outage there may be thousands
 		a.Body, a.Truncated = nil, true
 	}
-	after.Blocking = after.State == store.Failed && after.Order != "" && r.lane.BlockOnFailure
+	after.Blocking = after.State == store.Failed && after.Order != "" && f.settings.BlockOnFailure
 
-	if gone(a) {
+	if goneNow {
 		if err := r.keepPause(p); err != nil {
 			return result{flight: f, after: after, class: a.Class, err: err}
 		}
@@ -57,18 +58,18 @@ func (r *runner) attempt(f *flight) result {
 
 // sendOnce makes the attempt. A message that makes the sender panic must not end the process: it would be the first
 // thing to be sent after each restart.
-func (r *runner) sendOnce(d store.Delivery) (a store.Attempt) {
+func (r *runner) sendOnce(f *flight) (a store.Attempt) {
 	start := r.now()
 	defer func() {
 		if p := recover(); p != nil {
-			r.log.Error("attempt panicked", zap.Stringer("delivery_id", d.ID), zap.Any("reason", p), zap.ByteString("stack", debug.Stack()))
+			r.log.Error("attempt panicked", zap.Stringer("delivery_id", f.before.ID), zap.Any("reason", p), zap.ByteString("stack", debug.Stack()))
 			a = store.Attempt{
 				Class: store.ClassRender, Error: "internal error",
 				StartedAt: start.UTC().Truncate(time.Millisecond), Took: r.now().Sub(start),
 			}
 		}
 	}()
-	return r.lane.Sender.Send(r.sendCtx, d)
+	return f.settings.Sender.Send(r.sendCtx, f.before)
 }
 
 // recordAttempt writes the outcome, and tries again for as long as it is unknown whether it is on disk. It returns

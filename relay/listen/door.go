@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -23,19 +25,23 @@ const (
 type door struct {
 	next   http.Handler
 	log    *zap.Logger
-	tokens *tokens // nil lets everybody in
+	now    func() time.Time
+	tokens atomic.Pointer[tokens] // nil lets everybody in
 
 	loopback bool   // the Host rule applies
+	open     bool   // other hosts can reach it: a token is required
 	address  string // that is bound, for a person
 	port     string // of it, for the Host rule
 }
 
 func newDoor(o Options) (*door, error) {
+	d := &door{next: o.Handler, log: o.Log, now: o.Now}
 	t, err := newTokens(o.Tokens, o.Now, o.Log)
 	if err != nil {
 		return nil, err
 	}
-	return &door{next: o.Handler, log: o.Log, tokens: t}, nil
+	d.tokens.Store(t)
+	return d, nil
 }
 
 // bound tells the door the address that it guards, before the first request. It judges the address that is really
@@ -46,12 +52,17 @@ func (d *door) bound(address net.Addr) error {
 		return nil // a Unix socket: no browser gets there, and the mode of its file says who may
 	}
 	d.loopback = tcp.IP.IsLoopback()
+	d.open = !d.loopback
 	d.address, d.port = tcp.String(), strconv.Itoa(tcp.Port)
-	if !d.loopback && d.tokens == nil {
-		return fmt.Errorf("listen on %q: a token is required on an address that is not loopback; "+
-			"set one, or listen on 127.0.0.1 or a Unix socket", address)
+	if d.open && d.tokens.Load() == nil {
+		return tokenRequired(address)
 	}
 	return nil
+}
+
+func tokenRequired(address net.Addr) error {
+	return fmt.Errorf("listen on %q: a token is required on an address that is not loopback; "+
+		"set one, or listen on 127.0.0.1 or a Unix socket", address)
 }
 
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -84,8 +95,8 @@ func (d *door) admit(r *http.Request) error {
 		return problem.New(http.StatusForbidden, "this request comes from a page of another site, which may not use "+
 			"Postern; call it from a program, without an Origin header").Closing()
 	}
-	if d.tokens != nil && r.URL.Path != "/livez" && r.URL.Path != "/readyz" {
-		return d.tokens.check(r)
+	if tokens := d.tokens.Load(); tokens != nil && r.URL.Path != "/livez" && r.URL.Path != "/readyz" {
+		return tokens.check(r)
 	}
 	return nil
 }

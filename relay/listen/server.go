@@ -65,6 +65,7 @@ type Options struct {
 // goroutines.
 type Server struct {
 	listener net.Listener
+	door     *door
 	http     *http.Server
 	log      *zap.Logger
 	drain    time.Duration
@@ -90,6 +91,7 @@ func Open(o Options) (*Server, error) {
 	}
 	s := &Server{
 		listener: limit(listener, o.MaxConns),
+		door:     door,
 		log:      o.Log,
 		drain:    o.Drain,
 	}
@@ -152,6 +154,21 @@ func connsFor(files uint64) int {
 // Addr returns the address that is bound, with the port that was picked for port 0. The path of a Unix socket comes
 // without the scheme.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// SetTokens replaces the tokens, for this and later requests; also those of connections that are open. Without any,
+// requests need none, which is an error on an address that other hosts can reach; so is a malformed token. After an
+// error the tokens are as before.
+func (s *Server) SetTokens(list []string) error {
+	t, err := newTokens(list, s.door.now, s.log)
+	if err != nil {
+		return err
+	}
+	if t == nil && s.door.open {
+		return tokenRequired(s.Addr())
+	}
+	s.door.tokens.Store(t)
+	return nil
+}
 
 // Run serves until ctx ends, then lets requests in progress finish within Drain, cuts off the rest, and returns nil.
 // An error means that the listener failed. When Run has returned, all connections are closed and a Unix socket's file

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -43,12 +44,20 @@ func newTokens(list []string, now func() time.Time, log *zap.Logger) (*tokens, e
 	}
 	t := &tokens{log: log, now: now, failures: make(map[netip.Addr]int)}
 	for _, token := range list {
-		if token == "" || strings.Trim(token, tokenChars) != "" {
-			return nil, errors.New("listen: a token must be one or more of the characters A-Z a-z 0-9 - . _ ~ + / =")
+		if err := CheckToken(token); err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
 		}
 		t.digests = append(t.digests, sha256.Sum256([]byte(token)))
 	}
 	return t, nil
+}
+
+// CheckToken returns an error for a text that cannot be sent as a bearer token. It does not repeat the text.
+func CheckToken(token string) error {
+	if token == "" || strings.Trim(token, tokenChars) != "" {
+		return errors.New("a token must be one or more of the characters A-Z a-z 0-9 - . _ ~ + / =")
+	}
+	return nil
 }
 
 // tokenChars are those of b64token (RFC 6750, section 2.1).
