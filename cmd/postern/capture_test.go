@@ -24,7 +24,7 @@ func TestParseCapture(t *testing.T) {
 		},
 		{"one that was put together already stays", "Transfer-Encoding: chunked\n\nabcd", "", "https:///", "", "abcd", ""},
 		{"no empty line is told", "POST / HTTP/1.1\nHost: h\n", "", "", "", "", "no empty line"},
-		{"a line without colon is told", "POST / HTTP/1.1\nHost h\n\n", "", "", "", "", `line 2: "Host h" is no header`},
+		{"a line without colon is told", "POST / HTTP/1.1\nHost h\n\n", "", "", "", "", `line 2: this is no header; write Name: value`},
 		{"a start line that is none is told", "POST /\n\n", "", "", "", "", "line 1"},
 		{"a continued line is told", "X-A: b\n c\n\n", "", "", "", "", "line 2"},
 		{"too many headers are told", strings.Repeat("X-A: b\n", 1002) + "\n", "", "", "", "", "more than 1000 headers"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -46,8 +47,9 @@ The request is read from FILE or the standard input: start line, headers, an emp
 byte up to the end. Or it is put together by --header and --body, which also override parts of FILE.
 
 Secrets come from files, one each, or from the environment variable ` + envVerifySecret + `. There is deliberately no
-flag for them: arguments stand in the shell's history and in the list of processes. One line end behind the
-key in a file does not count. Public keys may be given as they are, or as the name of a file.
+flag for them: arguments stand in the shell's history and in the list of processes, and one that is written
+there all the same is not repeated. One line end behind the key in a file does not count. Public keys may be
+given as they are, or as the name of a file.
 
 The scheme is recognised by the headers. It can be named: standard, hmac, timestamped, rfc9421, or a profile:
 ` + strings.Join(sign.Profiles(), ", ") + `.
@@ -176,7 +178,10 @@ func (p *program) readInput(name string, most int64) ([]byte, error) {
 	in := p.stdin
 	if name != "-" {
 		file, err := os.Open(name)
-		if err != nil {
+		switch {
+		case err != nil && looksSecret(name):
+			return nil, errSecretArgument
+		case err != nil:
 			return nil, err
 		}
 		defer file.Close()
@@ -192,11 +197,34 @@ func (p *program) readInput(name string, most int64) ([]byte, error) {
 	return raw, nil
 }
 
-// verifyKeys collects the keys: those of files first, then public keys, then the environment's.
+// errSecretArgument is for a secret that stands on the command line where the name of a file belongs. Nothing repeats it.
+var errSecretArgument = errors.New("there is no such file, and the argument looks like a secret; write the name of a file " +
+	"that holds it, and replace a secret that has been on a command line")
+
+// looksSecret reports whether an argument is a secret rather than the name of a file.
+func looksSecret(s string) bool {
+	for _, mark := range []string{"whsec_", "whsk_", "base64:", "-----BEGIN "} {
+		if strings.Contains(s, mark) {
+			return true
+		}
+	}
+	return false
+}
+
+// isPublicKey reports whether the value of --public-key is the key itself.
+func isPublicKey(s string) bool {
+	return strings.HasPrefix(s, "whpk_") || strings.HasPrefix(s, "-----BEGIN PUBLIC KEY-----") && !strings.Contains(s, "PRIVATE")
+}
+
+// verifyKeys collects the keys: those of files first, then public keys, then the environment's. Where a file cannot be
+// opened its name is not shown, which may be a key that was written in its place.
 func (p *program) verifyKeys(f verifyFlags) ([]string, error) {
 	var keys []string
 	fromFile := func(name string) error {
 		raw, err := p.readInput(name, maxKeyFile)
+		if path, ok := errors.AsType[*fs.PathError](err); ok {
+			return path.Err
+		}
 		if err != nil {
 			return err
 		}
@@ -207,16 +235,16 @@ func (p *program) verifyKeys(f verifyFlags) ([]string, error) {
 		keys = append(keys, key)
 		return nil
 	}
-	for _, name := range f.secretFiles {
+	for i, name := range f.secretFiles {
 		if err := fromFile(name); err != nil {
-			return nil, fmt.Errorf("--secret-file: %w", err)
+			return nil, fmt.Errorf("--secret-file %d: %w", i+1, err)
 		}
 	}
-	for _, key := range f.publicKeys {
-		if strings.HasPrefix(key, "whpk_") || strings.HasPrefix(key, "-----BEGIN ") {
+	for i, key := range f.publicKeys {
+		if isPublicKey(key) {
 			keys = append(keys, key)
 		} else if err := fromFile(key); err != nil {
-			return nil, fmt.Errorf("--public-key: %w", err)
+			return nil, fmt.Errorf("--public-key %d: neither a public key (whpk_… or PEM) nor a file with one: %w", i+1, err)
 		}
 	}
 	if secret := p.getenv(envVerifySecret); secret != "" {

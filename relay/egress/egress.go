@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/relay/match"
@@ -49,7 +50,7 @@ const (
 // by value whatever their form, that index of what is not there is missing, and that printf knows no * and no width
 // above 99. Texts are written as they are, all else as JSON, numbers as the app wrote them. To write what is missing or
 // null is an error, but json writes null as null. A body that is not JSON when its content type says so is an error too.
-// One rendering makes at most 1 MiB and lasts at most 100 ms.
+// One rendering makes at most 1 MiB, goes through at most 16 MiB of its values and loops, and lasts at most 100 ms.
 type Options struct {
 	URL         *url.URL          // required; as guard.ParseURL returned it
 	Transport   http.RoundTripper // made by guard.NewTransport; may be nil only in a Sender that never sends
@@ -80,6 +81,7 @@ type Options struct {
 	Expect []*match.Expectation
 
 	// Secrets are further texts that must not come back in the record of an attempt, such as what Expect compares with.
+	// An empty one counts for nothing. A short one hides all places where it stands by chance.
 	Secrets []string
 
 	Messages store.Loader     // may be nil until Bind
@@ -88,9 +90,12 @@ type Options struct {
 }
 
 // Header is one header field of a request. Its value may be a secret: it is never logged or recorded. A value with
-// "{{" in it is a template, and what it makes is the value, without white space around it; a name is never one.
+// "{{" in it is a template unless it is Literal, and what it makes is the value, without white space around it; a name
+// is never one.
 type Header struct {
 	Name, Value string
+
+	Literal bool // Value is no template, whatever stands in it
 }
 
 // Sender makes the attempts of one destination. Use New. Its methods may be called from many goroutines at once.
@@ -274,7 +279,7 @@ func (o Options) requestHeader() (header map[string][]string, taken map[string]b
 	for _, h := range o.Header {
 		by := "headers." + h.Name
 		value := h.Value
-		if isTemplate(value) {
+		if h.isTemplate() {
 			value = "" // is checked when it has been made
 		}
 		if err := CheckHeader(h.Name, value); err != nil {
@@ -285,7 +290,7 @@ func (o Options) requestHeader() (header map[string][]string, taken map[string]b
 			faults = append(faults, optionError(by, "auth makes the authorization of this destination; remove one of them"))
 			continue
 		}
-		if claim(h.Name, by) && !isTemplate(h.Value) {
+		if claim(h.Name, by) && !h.isTemplate() {
 			header[headerKey(h.Name)] = []string{h.Value}
 		}
 	}
@@ -296,14 +301,19 @@ func (o Options) requestHeader() (header map[string][]string, taken map[string]b
 // credentials, and the header values, the fixed parts of their templates and the query values that are long enough to
 // be one. Longest first.
 func (o Options) secrets(t templates) []string {
-	all := append(o.Auth.secrets(), o.Secrets...)
+	all := o.Auth.secrets()
+	for _, text := range o.Secrets {
+		if text != "" {
+			all = append(all, spellings(text)...)
+		}
+	}
 	mayHold := func(name, text string) {
 		if len(text) >= minSecret && http.CanonicalHeaderKey(name) != "User-Agent" {
 			all = append(all, text)
 		}
 	}
 	for _, h := range o.Header {
-		if !isTemplate(h.Value) {
+		if !h.isTemplate() {
 			mayHold(h.Name, h.Value)
 		}
 	}
@@ -328,9 +338,21 @@ func querySecrets(u *url.URL) []string {
 	for _, values := range u.Query() {
 		for _, v := range values {
 			if len(v) >= minSecret {
-				all = append(all, v, url.QueryEscape(v), url.PathEscape(v))
+				all = append(all, spellings(v)...)
 			}
 		}
+	}
+	return all
+}
+
+// spellings returns v as it comes back from a receiver that shows the URL or, in JSON, the body of its request.
+func spellings(v string) []string {
+	all := []string{v, url.QueryEscape(v), url.PathEscape(v)}
+	if plain, err := url.PathUnescape(v); err == nil {
+		all = append(all, plain)
+	}
+	if quoted, err := jsontext.AppendQuote(nil, v); err == nil {
+		all = append(all, string(quoted[1:len(quoted)-1]))
 	}
 	return all
 }

@@ -102,10 +102,13 @@ func (f *farEnd) talk(t testing.TB, config *tls.Config, each func(net.Conn)) {
 			if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 				return err
 			}
+			plain := c
+			stop := context.AfterFunc(ctx, func() { plain.Close() })
 			if config != nil {
 				c = tls.Server(c, config)
 			}
 			each(c)
+			stop()
 			c.Close()
 		}
 	})

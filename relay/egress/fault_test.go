@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -291,7 +292,12 @@ func TestSendIsOneRequest(t *testing.T) {
 	for _, c := range []struct{ name, method, body, header string }{
 		{"POST", "POST", "x", "X-Any"},
 		{"POST with an idempotency key", "POST", "x", "Idempotency-Key"},
+		{"empty POST", "POST", "", "X-Any"},
+		{"empty PUT", "PUT", "", "X-Any"},
+		{"empty PATCH", "PATCH", "", "X-Any"},
+		{"empty DELETE", "DELETE", "", "X-Any"},
 		{"empty POST with an idempotency key", "POST", "", "Idempotency-Key"},
+		{"empty PUT with an idempotency key", "PUT", "", "X-Idempotency-Key"},
 		{"empty DELETE with an idempotency key", "DELETE", "", "x-idempotency-key"},
 		{"GET", "GET", "", "X-Any"},
 	} {
@@ -326,38 +332,50 @@ func TestSendIsOneRequest(t *testing.T) {
 	for name, end := range map[string]func(*http2.Framer, uint32) error{
 		"GOAWAY":         func(fr *http2.Framer, _ uint32) error { return fr.WriteGoAway(0, http2.ErrCodeNo, []byte("canary")) },
 		"REFUSED_STREAM": func(fr *http2.Framer, id uint32) error { return fr.WriteRSTStream(id, http2.ErrCodeRefusedStream) },
+		"PROTOCOL_ERROR": func(fr *http2.Framer, id uint32) error { return fr.WriteRSTStream(id, http2.ErrCodeProtocol) },
 		"CANCEL":         func(fr *http2.Framer, id uint32) error { return fr.WriteRSTStream(id, http2.ErrCodeCancel) },
 	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFarEnd(t)
-			var requests atomic.Int64
-			f.talk(t, f.tlsConfig(t, "h2"), func(conn net.Conn) {
-				if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
-					return
-				}
-				fr := http2.NewFramer(conn, conn)
-				if fr.WriteSettings() != nil {
-					return
-				}
-				for range 100 {
-					frame, err := fr.ReadFrame()
-					if err != nil {
-						return
-					}
-					if frame.Header().Type == http2.FrameHeaders {
-						requests.Add(1)
-					}
-					if frame.Header().Type == http2.FrameData && frame.Header().Flags.Has(http2.FlagDataEndStream) &&
-						end(fr, frame.Header().StreamID) != nil {
-						return
+		for _, c := range []struct{ method, body string }{
+			{"POST", "x"}, {"POST", ""}, {"PUT", ""}, {"PATCH", ""}, {"DELETE", ""}, {"GET", ""},
+		} {
+			t.Run(fmt.Sprintf("%s of %d bytes and %s", c.method, len(c.body), name), func(t *testing.T) {
+				f := newFarEnd(t)
+				var requests atomic.Int64
+				f.talk(t, f.tlsConfig(t, "h2"), func(conn net.Conn) { endStreams(conn, &requests, end) })
+				s := f.sender(t, func(o *egress.Options) { o.Method, o.Messages = c.method, messages{body: []byte(c.body)} })
+				for n := range int64(2) { // the second on a connection that is kept, if there is one
+					a := s.Send(t.Context(), newDelivery(t))
+					check(t, a, store.ClassConnect, 0)
+					if strings.Contains(a.Error, "canary") || requests.Load() != n+1 || a.Took > long/2 {
+						t.Errorf("got %q after %d requests in %v, want %d and nothing of the answer", a.Error, requests.Load(), a.Took, n+1)
 					}
 				}
 			})
-			a := f.sender(t, nil).Send(t.Context(), newDelivery(t))
-			check(t, a, store.ClassConnect, 0)
-			if strings.Contains(a.Error, "canary") || requests.Load() != 1 {
-				t.Errorf("got %q after %d requests, want one request and nothing of the answer", a.Error, requests.Load())
-			}
-		})
+		}
+	}
+}
+
+// endStreams is an HTTP/2 server that does the same to each request when it has read it.
+func endStreams(conn net.Conn, requests *atomic.Int64, end func(*http2.Framer, uint32) error) {
+	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	fr := http2.NewFramer(conn, conn)
+	if fr.WriteSettings() != nil {
+		return
+	}
+	for range 100 {
+		frame, err := fr.ReadFrame()
+		if err != nil {
+			return
+		}
+		h := frame.Header()
+		if h.Type == http2.FrameHeaders {
+			requests.Add(1)
+		}
+		// The flag is the same for both.
+		if (h.Type == http2.FrameData || h.Type == http2.FrameHeaders) && h.Flags.Has(http2.FlagDataEndStream) && end(fr, h.StreamID) != nil {
+			return
+		}
 	}
 }

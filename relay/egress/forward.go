@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -92,7 +93,7 @@ const maxForwardPath = 8 << 10
 
 // joinPath returns base with what followed the destination's name in the app's request: an escaped path with a query,
 // as in store.Message.Path. Nothing in it can lead out of the path of base, whoever reads it: a dot segment, an empty
-// one, a backslash or a control character is refused in every form in which a server may come to see it.
+// one, a backslash, a control character or what is no UTF-8 is refused in every form in which a server may come to see it.
 func joinPath(base *url.URL, more string) (*url.URL, error) {
 	if more == "" {
 		return base, nil
@@ -164,6 +165,9 @@ func checkSegments(path string) error {
 		if c := path[i]; c < ' ' || c == 0x7f || c == '\\' {
 			return errors.New("the path has a backslash or a control character")
 		}
+	}
+	if !utf8.ValidString(path) { // a lenient reader takes c0 ae for a full stop
+		return errors.New("the path is not UTF-8 behind its percent signs")
 	}
 	return nil
 }

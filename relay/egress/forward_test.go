@@ -3,11 +3,13 @@ package egress
 import (
 	"net/http"
 	"net/url"
+	"os"
 	"path"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/postern-relay/postern/relay/sign"
 	"github.com/postern-relay/postern/store"
@@ -65,18 +67,18 @@ func TestForwardHeader(t *testing.T) {
 		{"the attributes of a CloudEvent", nil, nil, fields("Ce-Id", "1", "Ce-Subject", "s", "Cex", "no"), http.Header{"Ce-Id": {"1"}, "Ce-Subject": {"s"}, "Cex": nil}},
 		{"what is stored without being named is not", nil, nil, fields("Authorization", "a", "Cookie", "b", "Host", "c", "X-A", "d"),
 			http.Header{"Authorization": nil, "Cookie": nil, "Host": nil, "X-A": nil}},
-		{"a header of the config wins", []string{"X-A"}, func(o *Options) { o.Header = []Header{{"x-a", "ours"}} },
+		{"a header of the config wins", []string{"X-A"}, func(o *Options) { o.Header = []Header{{Name: "x-a", Value: "ours"}} },
 			fields("X-A", "theirs"), http.Header{"X-A": {"ours"}}},
-		{"a template wins", []string{"X-A"}, func(o *Options) { o.Header = []Header{{"x-a", "{{ .Event }}"}} },
+		{"a template wins", []string{"X-A"}, func(o *Options) { o.Header = []Header{{Name: "x-a", Value: "{{ .Event }}"}} },
 			fields("X-A", "theirs"), http.Header{"X-A": {"alert.fired"}}},
-		{"a template may use what it replaces", []string{"X-A"}, func(o *Options) { o.Header = []Header{{"x-a", `{{ .Header "X-A" }}, ours`}} },
+		{"a template may use what it replaces", []string{"X-A"}, func(o *Options) { o.Header = []Header{{Name: "x-a", Value: `{{ .Header "X-A" }}, ours`}} },
 			fields("X-A", "theirs"), http.Header{"X-A": {"theirs, ours"}}},
 		{"auth wins", []string{"X-Key"}, func(o *Options) { o.Auth.APIKey = &APIKey{Header: "x-key", Value: "ours"} },
 			fields("X-Key", "theirs"), http.Header{"X-Key": {"ours"}}},
-		{"a trace of the config wins", nil, func(o *Options) { o.Header = []Header{{"Traceparent", "ours"}} },
+		{"a trace of the config wins", nil, func(o *Options) { o.Header = []Header{{Name: "Traceparent", Value: "ours"}} },
 			fields("Traceparent", "theirs"), http.Header{"Traceparent": {"ours"}}},
 		{"the default user agent gives way", []string{"User-Agent"}, nil, fields("User-Agent", "App/1"), http.Header{"User-Agent": {"App/1"}}},
-		{"a user agent of the config does not", []string{"User-Agent"}, func(o *Options) { o.Header = []Header{{"User-Agent", "Acme/1"}} },
+		{"a user agent of the config does not", []string{"User-Agent"}, func(o *Options) { o.Header = []Header{{Name: "User-Agent", Value: "Acme/1"}} },
 			fields("User-Agent", "App/1"), http.Header{"User-Agent": {"Acme/1"}}},
 		{"a key that net/http would act on is in lower case", []string{"Idempotency-Key"}, nil, fields("Idempotency-Key", "k"),
 			http.Header{"idempotency-key": {"k"}, "Idempotency-Key": nil}},
@@ -159,41 +161,14 @@ func TestJoinPath(t *testing.T) {
 		{"https://h/hook", "a", ""},
 		{"https://h/hook", "@evil.com", ""},
 		{"https://h/hook", ":8443/x", ""},
-		{"https://h/hook", "//evil.com/x", ""},
 		{"https://h", "//evil.com/x", ""},
-		{"https://h/hook", "/a//b", ""},
-		{"https://h/hook", "/a%2F%2Fb", ""},
-		{"https://h/hook", "/%2Fb", ""},
-		{"https://h/hook", "/..", ""},
-		{"https://h/hook", "/../x", ""},
-		{"https://h/hook", "/a/../../x", ""},
-		{"https://h/hook", "/a/./b", ""},
-		{"https://h/hook", "/%2e%2e/x", ""},
-		{"https://h/hook", "/%2E%2e", ""},
-		{"https://h/hook", "/.%2e/x", ""},
-		{"https://h/hook", "/a%2f..%2fx", ""},
-		{"https://h/hook", "/a%2f%2e%2e%2fx", ""},
-		{"https://h/hook", "/%252e%252e/x", ""},
-		{"https://h/hook", "/%25252e%25252e/x", ""},
-		{"https://h/hook", "/%2525252525252e", ""},
-		{"https://h/hook", "/..;a=b/x", ""},
-		{"https://h/hook", "/..%3bx/y", ""},
-		{"https://h/hook", `/..\x`, ""},
-		{"https://h/hook", `/a\b`, ""},
-		{"https://h/hook", "/a%5cb", ""},
-		{"https://h/hook", "/a%255cb", ""},
 		{"https://h/hook", "/a b", ""},
 		{"https://h/hook", "/a\r\nHost: evil", ""},
-		{"https://h/hook", "/a%0d%0aHost:%20evil", ""},
-		{"https://h/hook", "/a%00", ""},
-		{"https://h/hook", "/a%7f", ""},
 		{"https://h/hook", "/ä", ""},
 		{"https://h/hook", "/a#b", ""},
 		{"https://h/hook", "?a#b", ""},
 		{"https://h/hook", "?a b", ""},
 		{"https://h/hook", "?a\nb", ""},
-		{"https://h/hook", "/a%", ""},
-		{"https://h/hook", "/a%zz", ""},
 		{"https://h/hook", "/" + strings.Repeat("x", maxForwardPath), ""},
 	} {
 		base, err := url.Parse(c.base)
@@ -221,10 +196,38 @@ func TestJoinPath(t *testing.T) {
 	})
 }
 
+// TestForwardPaths reads the table that the test of package ingest reads too.
+func TestForwardPaths(t *testing.T) {
+	table, err := os.ReadFile("testdata/paths.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for line := range strings.Lines(string(table)) {
+		want, more, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if !ok || want == "#" {
+			continue
+		}
+		seen[want]++
+		for _, base := range []string{"https://h", "https://h/hook", "https://h/hook/?k=v"} {
+			u, err := url.Parse(base)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := joinPath(u, more); (err == nil) != (want == "ok") {
+				t.Errorf("%s and %s: got %v, %v, want %s", base, more, got, err, want)
+			}
+		}
+	}
+	if seen["ok"] < 20 || seen["no"] < 70 || len(seen) != 2 {
+		t.Errorf("got a table of %v lines", seen)
+	}
+}
+
 // FuzzJoinPath holds that what is joined stays on its host and below its path, however often it is decoded, and has no
 // line break.
 func FuzzJoinPath(f *testing.F) {
-	for _, more := range []string{"/a/b?c=d", "/../x", "/%2e%2e/x", "/a%2f..%2f..", "//evil", "/a\\..\\b", "?x", "/%25%32%65%2e/x", "/;..", "/..;x"} {
+	for _, more := range []string{"/a/b?c=d", "/../x", "/%2e%2e/x", "/a%2f..%2f..", "//evil", "/a\\..\\b", "?x", "/%25%32%65%2e/x", "/;..", "/..;x", "/%c0%ae%c0%ae/x"} {
 		f.Add(more)
 	}
 	f.Fuzz(func(t *testing.T, more string) {
@@ -253,6 +256,9 @@ func FuzzJoinPath(f *testing.F) {
 			plain, err := url.PathUnescape(text)
 			if err != nil {
 				break
+			}
+			if !utf8.ValidString(plain) {
+				t.Errorf("%q: %q is no UTF-8", more, plain)
 			}
 			text = plain
 		}

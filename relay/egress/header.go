@@ -85,7 +85,8 @@ func headerKey(name string) string {
 }
 
 // keepHeader returns what is recorded of an answer's header: at most maxKeptHeader bytes, taken in the order of
-// the names so that equal answers leave equal records, with cookies and secrets masked. It may return h itself.
+// the names so that equal answers leave equal records, with cookies and secrets masked. A header whose name holds a
+// secret is left out. It may return h itself.
 func keepHeader(h http.Header, secrets []string) http.Header {
 	size, plain := 0, true
 	for name, values := range h {
@@ -93,6 +94,7 @@ func keepHeader(h http.Header, secrets []string) http.Header {
 			size += len(name) + len(v)
 			plain = plain && !holdsSecret(v, secrets)
 		}
+		plain = plain && !namesSecret(name, secrets)
 	}
 	if _, cookies := h["Set-Cookie"]; plain && !cookies && size <= maxKeptHeader {
 		return h
@@ -105,6 +107,9 @@ func keepHeader(h http.Header, secrets []string) http.Header {
 	kept := make(http.Header, len(h))
 	size = 0
 	for _, name := range names {
+		if namesSecret(name, secrets) {
+			continue
+		}
 		for _, v := range h[name] {
 			if name == "Set-Cookie" {
 				v = maskCookie(v)
@@ -132,6 +137,21 @@ func holdsSecret(v string, secrets []string) bool {
 	for _, s := range secrets {
 		if strings.Contains(v, s) {
 			return true
+		}
+	}
+	return false
+}
+
+// namesSecret reports whether the name of a header holds a secret, whose case has got lost there.
+func namesSecret(name string, secrets []string) bool {
+	for _, s := range secrets {
+		if len(s) < minSecret { // part of many names
+			continue
+		}
+		for i := 0; i+len(s) <= len(name); i++ {
+			if strings.EqualFold(name[i:i+len(s)], s) {
+				return true
+			}
 		}
 	}
 	return false

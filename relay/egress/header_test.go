@@ -142,6 +142,7 @@ func TestKeepHeader(t *testing.T) {
 			http.Header{"Set-Cookie": {"sid=***", "***", "***"}}},
 		{"secrets are masked", http.Header{"X-Echo": {"Bearer tokentoken!"}}, []string{"tokentoken"},
 			http.Header{"X-Echo": {"Bearer **********!"}}},
+		{"a name that holds a secret is left out", http.Header{"X-Tokentoken": {"1"}, "Y": {"2"}}, []string{"tokenTOKEN", "Y"}, http.Header{"Y": {"2"}}},
 		{"what does not fit is dropped by order of names", http.Header{"C": {big}, "A": {big}, "D": {"small"}}, nil,
 			http.Header{"A": {big}, "D": {"small"}}},
 		{"just inside the bound", http.Header{"A": {strings.Repeat("a", maxKeptHeader-1)}}, nil,

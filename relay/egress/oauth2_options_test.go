@@ -90,7 +90,7 @@ func TestOAuth2Options(t *testing.T) {
 		{"an audience with a newline", func(_ *Options, a *OAuth2) { a.Audience = "a\n" }, "auth.oauth2.audience: control"},
 		{"another place", func(_ *Options, a *OAuth2) { a.SecretIn = "query" }, "auth.oauth2.secret_in: \"query\" is not"},
 		{"another kind beside it", func(o *Options, _ *OAuth2) { o.Auth.Bearer = &Bearer{Token: "canary"} }, "auth: more than one kind"},
-		{"Authorization beside it", func(o *Options, _ *OAuth2) { o.Header = []Header{{"Authorization", "canary"}} }, "headers.Authorization: auth makes"},
+		{"Authorization beside it", func(o *Options, _ *OAuth2) { o.Header = []Header{{Name: "Authorization", Value: "canary"}} }, "headers.Authorization: auth makes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := Options{URL: &url.URL{Scheme: "https", Host: "hooks.example.com"}}

@@ -62,17 +62,17 @@ func TestNew(t *testing.T) {
 		{"an API key without a header", Options{URL: hook, Auth: Auth{APIKey: &APIKey{Value: secret}}}, "auth.api_key.header: missing"},
 		{"an API key without a value", Options{URL: hook, Auth: Auth{APIKey: &APIKey{Header: "X"}}}, "auth.api_key.value: empty"},
 		{"two kinds of auth", Options{URL: hook, Auth: Auth{Bearer: &Bearer{Token: secret}, Basic: &Basic{Username: "u", Password: secret}}}, "more than one kind"},
-		{"Authorization as a header", Options{URL: hook, Header: []Header{{"Authorization", secret}}}, ""},
-		{"Authorization beside auth", Options{URL: hook, Header: []Header{{"authorization", secret}},
+		{"Authorization as a header", Options{URL: hook, Header: []Header{{Name: "Authorization", Value: secret}}}, ""},
+		{"Authorization beside auth", Options{URL: hook, Header: []Header{{Name: "authorization", Value: secret}},
 			Auth: Auth{APIKey: &APIKey{Header: "X", Value: secret}}}, "auth makes the authorization"},
-		{"a header twice", Options{URL: hook, Header: []Header{{"X-A", secret}, {"x-a", secret}}}, "headers.x-a: X-A is set by headers.X-A already"},
-		{"a header that auth sets", Options{URL: hook, Header: []Header{{"X-Key", secret}},
+		{"a header twice", Options{URL: hook, Header: []Header{{Name: "X-A", Value: secret}, {Name: "x-a", Value: secret}}}, "headers.x-a: X-A is set by headers.X-A already"},
+		{"a header that auth sets", Options{URL: hook, Header: []Header{{Name: "X-Key", Value: secret}},
 			Auth: Auth{APIKey: &APIKey{Header: "x-key", Value: secret}}}, "X-Key is set by auth already"},
-		{"a header that a signature sets", Options{URL: hook, Header: []Header{{"X-Sig", "v"}}, Signers: []sign.Signer{hmac("X-Sig")}}, "X-Sig is set by sign[0] already"},
+		{"a header that a signature sets", Options{URL: hook, Header: []Header{{Name: "X-Sig", Value: "v"}}, Signers: []sign.Signer{hmac("X-Sig")}}, "X-Sig is set by sign[0] already"},
 		{"two signatures side by side", Options{URL: hook, Signers: []sign.Signer{standard(), hmac("X-Sig")}}, ""},
 		{"two signatures in one header", Options{URL: hook, Signers: []sign.Signer{standard(), standard()}}, "sign[1]: Webhook-Signature is set by sign[0] already"},
-		{"a header with a line break", Options{URL: hook, Header: []Header{{"X-A", secret + "\r\nX-B: c"}}}, "headers.X-A: value holds a line break"},
-		{"a user agent by header", Options{URL: hook, Header: []Header{{"User-Agent", "Acme/1.0"}}}, ""},
+		{"a header with a line break", Options{URL: hook, Header: []Header{{Name: "X-A", Value: secret + "\r\nX-B: c"}}}, "headers.X-A: value holds a line break"},
+		{"a user agent by header", Options{URL: hook, Header: []Header{{Name: "User-Agent", Value: "Acme/1.0"}}}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := New(c.o)
@@ -91,7 +91,7 @@ func TestNew(t *testing.T) {
 		})
 	}
 	t.Run("all faults are told at once", func(t *testing.T) {
-		_, err := New(Options{Method: "X", Timeout: -1, Header: []Header{{"Host", "h"}, {"Te", "x"}}})
+		_, err := New(Options{Method: "X", Timeout: -1, Header: []Header{{Name: "Host", Value: "h"}, {Name: "Te", Value: "x"}}})
 		all, ok := err.(interface{ Unwrap() []error })
 		if !ok {
 			t.Fatalf("got %v, want joined errors", err)

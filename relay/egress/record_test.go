@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/postern-relay/postern/relay/egress"
+	"github.com/postern-relay/postern/relay/match"
 	"github.com/postern-relay/postern/relay/receiver"
 	"github.com/postern-relay/postern/relay/sign"
 	"github.com/postern-relay/postern/store"
@@ -150,6 +151,59 @@ func TestNoSecretIsRecorded(t *testing.T) {
 			t.Errorf("the log holds a secret: %s", text)
 		}
 	}
+}
+
+// TestFurtherSecretsAreNotRecorded sends to a receiver that repeats a secret which stands in the URL, the body and what is
+// expected, wherever it can.
+func TestFurtherSecretsAreNotRecorded(t *testing.T) {
+	const secret, inURL, inJSON = `canary/"0123`, "canary%2F%220123", `canary/\"0123`
+	expectation, err := match.NewExpectation("$.a", []any{secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name   string
+		answer http.HandlerFunc
+		class  store.Class
+		mask   string // that is in the record
+	}{
+		{"in a body as it is", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<"+secret+">") }, store.ClassExpect, "<************>"},
+		{"in a body as JSON", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"a":"`+inJSON+`"}`) }, store.ClassOK, `{"a":"*************"}`},
+		{"in a body with the URL", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RequestURI) }, store.ClassExpect, "/hook/****************"},
+		{"at the end of what is kept", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat(".", 94)+secret) }, store.ClassExpect, "..******"},
+		{"in a header", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Echo", secret); w.WriteHeader(500) }, store.ClassStatus, "X-Echo:[************]"},
+		{"in the address of a redirect", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", r.URL.String())
+			w.WriteHeader(302)
+		}, store.ClassStatus, "Location:[/hook/****************]"},
+		{"in the name of a header", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Canary0123", "1"); w.WriteHeader(500) }, store.ClassStatus, "answered 500"},
+		{"in what is not as expected", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"a":"b `+inJSON+`"}`) }, store.ClassExpect, `got "b *****`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFarEnd(t)
+			f.serve(t, false, c.answer)
+			a := f.sender(t, func(o *egress.Options) {
+				o.URL = parseURL(t, "https://"+farHost+"/hook/"+inURL)
+				o.Secrets, o.Expect, o.KeepResponse = []string{"", secret, inURL, "canary0123"}, []*match.Expectation{expectation}, 100
+			}).Send(t.Context(), newDelivery(t))
+			if a.Class != c.class {
+				t.Errorf("got %v, %s, want %v", a.Class, a.Error, c.class)
+			}
+			if text := fmt.Sprintf("%s %v %s", a.Error, a.Header, a.Body); strings.Contains(strings.ToLower(text), "canary") || !strings.Contains(text, c.mask) {
+				t.Errorf("got %s, want %s in it and no secret", text, c.mask)
+			}
+		})
+	}
+	t.Run("in a template that fails", func(t *testing.T) {
+		f := newFarEnd(t)
+		f.receive(t, false)
+		a := f.sender(t, func(o *egress.Options) {
+			o.Body, o.Secrets = `{{ json .Data.canary0123 }}`, []string{"canary0123"}
+		}).Send(t.Context(), newDelivery(t))
+		if check(t, a, store.ClassRender, 0); !strings.Contains(a.Error, ".Data.********** is missing") {
+			t.Errorf("got %s, want it masked", a.Error)
+		}
+	})
 }
 
 // answering is a transport that answers at once, so that a benchmark sees what Send itself costs.

@@ -136,30 +136,29 @@ func canonical(h http.Header) http.Header {
 	return h
 }
 
-// sign sets the headers of all signers in h. Those of one name are joined as the signers say.
+// sign sets the headers of all signers in h. Those of one name are joined as the signers say. All signers are given the
+// same request, without what any of them adds: their order decides nothing, and none covers the signature of another.
 func (s *Sender) sign(in sign.Input, h http.Header, set func(name, value string)) error {
-	var joined []sign.Header
+	var all []sign.Header
 	for i, signer := range s.opt.Signers {
 		signature, err := signer.Sign(in)
 		if err != nil {
 			return &OptionError{fmt.Sprintf("sign[%d]", i), err}
 		}
-		for _, made := range signature {
-			key := http.CanonicalHeaderKey(made.Name)
-			if made.Join == "" {
-				set(key, made.Value)
+		all = append(all, signature...)
+	}
+	// Only now: in.Header may be h itself.
+	for i, made := range all {
+		key, value := headerKey(made.Name), made.Value
+		if made.Join != "" {
+			if slices.Contains(all[:i], made) {
 				continue
 			}
-			if slices.Contains(joined, made) {
-				continue
-			}
-			joined = append(joined, made)
-			value := made.Value
 			for _, earlier := range h[key] {
 				value = earlier + made.Join + value
 			}
-			set(key, value)
 		}
+		set(key, value)
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func TestRenderHeaders(t *testing.T) {
 		{"the data of a template are no template", "{{ .Data.x }}", `{"x":"{{ .Event }}"}`, "{{ .Event }}", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newSender(t, func(o *Options) { o.Header = []Header{{"X-T", c.value}} })
+			s := newSender(t, func(o *Options) { o.Header = []Header{{Name: "X-T", Value: c.value}} })
 			req, err := s.render(newJob(t, c.body))
 			if c.fault != "" {
 				if err == nil || !strings.Contains(err.Error(), c.fault) {
@@ -49,7 +49,7 @@ func TestRenderHeaders(t *testing.T) {
 		})
 	}
 	t.Run("a user agent by template", func(t *testing.T) {
-		s := newSender(t, func(o *Options) { o.Header = []Header{{"user-agent", "Acme/{{ .Destination }}"}} })
+		s := newSender(t, func(o *Options) { o.Header = []Header{{Name: "user-agent", Value: "Acme/{{ .Destination }}"}} })
 		req, err := s.render(newJob(t, "{}"))
 		if err != nil || !slices.Equal(req.Header["User-Agent"], []string{"Acme/alerts"}) {
 			t.Errorf("got %v, %v, want the user agent of the template alone", req, err)
@@ -57,14 +57,14 @@ func TestRenderHeaders(t *testing.T) {
 	})
 	t.Run("what is fixed in a template is a secret", func(t *testing.T) {
 		s := newSender(t, func(o *Options) {
-			o.Header = []Header{{"X-T", `token canary-1 {{ hmac "sha256" "canary-22" .Body }}{{ "short" }}`}, {"User-Agent", "Acme-Agent/{{ .ID }}"}}
+			o.Header = []Header{{Name: "X-T", Value: `token canary-1 {{ hmac "sha256" "canary-22" .Body }}{{ "short" }}`}, {Name: "User-Agent", Value: "Acme-Agent/{{ .ID }}"}}
 		})
 		if want := []string{"token canary-1 ", "canary-22"}; !reflect.DeepEqual(s.secrets, want) {
 			t.Errorf("got %q, want %q", s.secrets, want)
 		}
 	})
 	t.Run("a name is never a template", func(t *testing.T) {
-		_, err := New(Options{URL: &url.URL{Scheme: "https", Host: "h"}, Header: []Header{{"X-{{ .ID }}", "v"}}})
+		_, err := New(Options{URL: &url.URL{Scheme: "https", Host: "h"}, Header: []Header{{Name: "X-{{ .ID }}", Value: "v"}}})
 		if err == nil || !strings.Contains(err.Error(), "is not a header name") {
 			t.Errorf("got %v, want an error", err)
 		}
@@ -131,7 +131,7 @@ func FuzzRender(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body, contentType, id, path, key string) {
 		seen := new(sign.Input)
 		s := newSender(t, func(o *Options) {
-			o.Header = []Header{{"X-X", "{{ .Data.x }}"}, {"X-Key", "{{ .Key }}"}, {"X-Fixed", "fixed"}}
+			o.Header = []Header{{Name: "X-X", Value: "{{ .Data.x }}"}, {Name: "X-Key", Value: "{{ .Key }}"}, {Name: "X-Fixed", Value: "fixed"}}
 			o.ForwardPath, o.Signers = true, []sign.Signer{signed{headers: []sign.Header{{Name: "X-Sig", Value: "s"}}, seen: seen}}
 		})
 		j := newJob(t, body)
@@ -168,7 +168,7 @@ func TestSignedIsSent(t *testing.T) {
 	s := newSender(t, func(o *Options) {
 		o.Method, o.ForwardPath, o.ContentType = "PUT", true, "application/json"
 		o.ForwardHeader = []string{"Idempotency-Key", "X-Request-Id"}
-		o.Header = []Header{{"X-Event", "{{ .Event }}"}, {"x-team", "data"}}
+		o.Header = []Header{{Name: "X-Event", Value: "{{ .Event }}"}, {Name: "x-team", Value: "data"}}
 		o.Auth.Bearer = &Bearer{Token: "token-of-the-test"}
 		o.Body = `{"data":{{ .Body }}}`
 		o.Signers = []sign.Signer{signed{seen: seen, headers: []sign.Header{{Name: "x-sig", Value: "s"}}}}
@@ -203,6 +203,77 @@ func TestSignedIsSent(t *testing.T) {
 	}
 	if !reflect.DeepEqual(seen.Header, arrived.Header) {
 		t.Errorf("signed:  %v\narrived: %v", seen.Header, arrived.Header)
+	}
+}
+
+func TestLiteralHeader(t *testing.T) {
+	t.Run("it is sent as it is", func(t *testing.T) {
+		for _, value := range []string{`{{ .ID }}`, `{{canary`, `{{ canary "x" }} }}`, "plain"} {
+			s := newSender(t, func(o *Options) { o.Header = []Header{{Name: "X-T", Value: value, Literal: true}} })
+			req, err := s.render(newJob(t, "{}"))
+			if err != nil || !slices.Equal(req.Header["X-T"], []string{value}) {
+				t.Errorf("got %v, %v, want %q", req, err, value)
+			}
+		}
+	})
+	t.Run("it is a secret as a whole", func(t *testing.T) {
+		s := newSender(t, func(o *Options) { o.Header = []Header{{Name: "X-T", Value: `{{ "canary" }}`, Literal: true}} })
+		if !slices.Contains(s.secrets, `{{ "canary" }}`) {
+			t.Errorf("got %q", s.secrets)
+		}
+	})
+	t.Run("it must be a value of a header, and its error does not repeat it", func(t *testing.T) {
+		_, err := New(Options{URL: &url.URL{Scheme: "https", Host: "h"}, Header: []Header{{Name: "X-T", Value: "{{canary\n}}", Literal: true}}})
+		if err == nil || !strings.HasPrefix(err.Error(), "headers.X-T: value holds a line break") || strings.Contains(err.Error(), "canary") {
+			t.Errorf("got %v, want an error about the line break", err)
+		}
+	})
+}
+
+// TestSignersSeeTheSameRequest holds with and without a header that is kept under another key: no signer is shown what
+// another adds.
+func TestSignersSeeTheSameRequest(t *testing.T) {
+	hmac, err := sign.NewHMAC(sign.HMACOptions{Header: "X-Sig", Secret: "secret of the test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	covering, err := sign.NewRFC9421(sign.RFC9421Options{Secret: "secret of the test", Components: []string{"@method", "x-sig"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, header := range map[string][]Header{
+		"plain": {{Name: "X-A", Value: "1"}}, "with an idempotency key": {{Name: "X-A", Value: "1"}, {Name: "Idempotency-Key", Value: "k"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var seen [3]sign.Input
+			s := newSender(t, func(o *Options) {
+				o.Header = header
+				o.Signers = []sign.Signer{
+					signed{seen: &seen[0], headers: []sign.Header{{Name: "X-First", Value: "1"}}}, hmac,
+					signed{seen: &seen[1], headers: []sign.Header{{Name: "X-Second", Value: "1"}}}, signed{seen: &seen[2]},
+				}
+			})
+			req, err := s.render(newJob(t, "{}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, in := range seen {
+				if !reflect.DeepEqual(in.Header, seen[0].Header) || len(in.Header["X-A"]) != 1 || len(in.Header["X-Sig"])+len(in.Header["X-First"]) > 0 {
+					t.Errorf("signer %d was shown %v, want what the first was shown: %v", i, in.Header, seen[0].Header)
+				}
+			}
+			for _, name := range []string{"X-First", "X-Sig", "X-Second"} {
+				if len(req.Header[name]) != 1 {
+					t.Errorf("%s: got %q", name, req.Header[name])
+				}
+			}
+			for _, signers := range [][]sign.Signer{{hmac, covering}, {covering, hmac}} {
+				_, err := New(Options{URL: &url.URL{Scheme: "https", Host: "h"}, Header: header, Signers: signers})
+				if err == nil || !strings.Contains(err.Error(), "x-sig, which the signature covers") {
+					t.Errorf("got %v, want the signature of a signature refused", err)
+				}
+			}
+		})
 	}
 }
 
@@ -252,7 +323,7 @@ func TestSignersShareAHeader(t *testing.T) {
 		})
 	}
 	t.Run("a header of the config is not shared", func(t *testing.T) {
-		_, err := New(Options{URL: &url.URL{Scheme: "https", Host: "h"}, Signers: []sign.Signer{one("Signature", "a=:AA==:")}, Header: []Header{{"signature", "b"}}})
+		_, err := New(Options{URL: &url.URL{Scheme: "https", Host: "h"}, Signers: []sign.Signer{one("Signature", "a=:AA==:")}, Header: []Header{{Name: "signature", Value: "b"}}})
 		if err == nil || !strings.Contains(err.Error(), "headers.signature: Signature is set by sign[0] already") {
 			t.Errorf("got %v, want an error", err)
 		}

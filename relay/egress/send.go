@@ -69,7 +69,17 @@ func (s *Sender) attempt(ctx context.Context, begin time.Time, d store.Delivery,
 // roundTrip sends req and records what came of it.
 func (s *Sender) roundTrip(ctx context.Context, begin time.Time, req *http.Request, a *store.Attempt) {
 	t := &trace{begin: begin}
-	resp, err := s.opt.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, t.hooks())))
+	of := ctx
+	if req.Body == http.NoBody {
+		// net/http sends such a request again by itself when an HTTP/2 connection refuses it or ends. It cannot be told
+		// not to, and with any other body there would be no Content-Length: 0. But it asks for a connection first, and
+		// writes nothing to that for a context that has ended.
+		var cancel context.CancelFunc
+		of, cancel = context.WithCancel(ctx)
+		defer cancel() // when the answer has been read
+		t.refuse = cancel
+	}
+	resp, err := s.opt.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(of, t.hooks())))
 	seen := t.end()
 	a.Timing, a.Peer, a.Reused = seen.timing, seen.peer, seen.reused
 	if err != nil {
@@ -77,6 +87,8 @@ func (s *Sender) roundTrip(ctx context.Context, begin time.Time, req *http.Reque
 			a.Class, a.Error = class, text
 		} else if ctx.Err() != nil {
 			a.Class, a.Error = ended(ctx, seen.phase, s.opt.Timeout)
+		} else if seen.again {
+			a.Class, a.Error = store.ClassConnect, "request refused, or connection ended, by the receiver "+seen.phase.String()
 		} else {
 			a.Class, a.Error = classify(err, seen.phase)
 		}

@@ -133,6 +133,9 @@ func TestSendMethods(t *testing.T) {
 				{"PATCH", "x", "", arrived{"PATCH", "x", "1", "application/octet-stream", nil}},
 				{"DELETE", "x", "", arrived{"DELETE", "x", "1", "application/octet-stream", nil}},
 				{"POST", "", "", arrived{"POST", "", "0", "application/octet-stream", nil}},
+				{"PUT", "", "", arrived{"PUT", "", "0", "application/octet-stream", nil}},
+				{"PATCH", "", "text/plain", arrived{"PATCH", "", "0", "text/plain", nil}},
+				{"DELETE", "", "", arrived{"DELETE", "", "", "application/octet-stream", nil}},
 				{"GET", "not sent", "application/json", arrived{"GET", "", "", "", nil}},
 			} {
 				s := f.sender(t, func(o *egress.Options) {

@@ -16,7 +16,7 @@ const (
 	maxOutput       = 1 << 20                // bytes of what it writes
 	maxRenderTime   = 100 * time.Millisecond // of one rendering
 	maxRenderSteps  = 1_000_000              // turns of loops, calls of functions and of templates
-	maxRenderBytes  = 16 << 20               // bytes that all functions of one rendering return, kept or not
+	maxRenderBytes  = 16 << 20               // bytes that one rendering goes through and makes, kept or not
 	maxRenderNested = 30                     // calls of templates within templates
 )
 
@@ -36,10 +36,11 @@ type program struct {
 	branches bool               // it has an if, a with or a range
 }
 
-// isTemplate reports whether the value of a header is a template.
-func isTemplate(text string) bool { return strings.Contains(text, "{{") }
+// isTemplate reports whether the value of h is a template.
+func (h Header) isTemplate() bool { return !h.Literal && strings.Contains(h.Value, "{{") }
 
-// compile reads a template. Its error is for the one who wrote it, and may name functions and fields of it.
+// compile reads a template. Its error is for the one who wrote it: it says the place and the cause, and repeats nothing
+// of the text, of which an expanded secret may be a part.
 func compile(text string) (*program, error) {
 	if len(text) > maxTemplate {
 		return nil, fmt.Errorf("the template has %d bytes; at most %d are allowed", len(text), maxTemplate)
@@ -136,13 +137,38 @@ func (r *run) step() error {
 	return nil
 }
 
-// spend counts n bytes that a function is about to make or to go through.
-func (r *run) spend(n int) error {
+// charge counts n bytes that a function makes or goes through, or of the template itself that are executed again.
+func (r *run) charge(n int) error {
 	if n > maxRenderBytes || r.made > maxRenderBytes-n {
-		return limited("its functions make more than %d bytes", maxRenderBytes)
+		return limited("it goes through more than %d bytes", maxRenderBytes)
 	}
 	r.made += n
+	return nil
+}
+
+// spend is charge as the step of a function.
+func (r *run) spend(n int) error {
+	if err := r.charge(n); err != nil {
+		return err
+	}
 	return r.step()
+}
+
+// chargeFor counts what it costs to look at values once: a text and a number may be as long as the body.
+func (r *run) chargeFor(values ...any) error {
+	for _, v := range values {
+		n := 0
+		switch v := v.(type) {
+		case string:
+			n = len(v)
+		case number:
+			n = len(v)
+		}
+		if err := r.charge(n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // result counts what a function has made.
@@ -165,12 +191,12 @@ const (
 
 func (r *run) hooks() template.FuncMap {
 	return template.FuncMap{
-		stepHook: func() (bool, error) { return false, r.step() },
-		enterHook: func() (bool, error) {
+		stepHook: func(weight int) (bool, error) { return false, r.spend(weight) },
+		enterHook: func(weight int) (bool, error) {
 			if r.nested++; r.nested > maxRenderNested {
 				return false, limited("its templates call one another more than %d deep", maxRenderNested)
 			}
-			return false, r.step()
+			return false, r.spend(weight)
 		},
 		leaveHook: func() bool { r.nested--; return false },
 		itemsHook: r.items,

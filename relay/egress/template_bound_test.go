@@ -34,7 +34,36 @@ var bombs = map[string]string{
 	"many calls without loop":  strings.Repeat(`{{$x:=upper .Body}}`, 3000),
 	"deep branches that recur": `{{ define "a" }}` + strings.Repeat("{{ if 1 }}", 94) + strings.Repeat("{{ range 1 }}", 6) + `{{ template "a" }}` + strings.Repeat("{{ end }}", 100) + `{{ end }}{{ template "a" }}`,
 	"many sorts":               strings.Repeat(`{{range $k,$v:=.Data}}{{break}}{{end}}`, 1500),
+	"many arguments":           `{{ range 1000000000 }}{{ $x := and` + strings.Repeat(" 1", 30_000) + ` }}{{ end }}`,
 	"a branch that recurs":     `{{ define "a" }}{{ with . }}{{ template "a" . }}{{ end }}{{ end }}{{ template "a" "x" }}`,
+}
+
+// longBombs are those that go through a value of the body again and again. They end by what they have gone through,
+// before time matters.
+var longBombs = map[string]string{
+	"orders by a long number":            `{{ range .Data.items }}{{ if gt . $.Data.limit }}x{{ end }}{{ end }}`,
+	"orders of two long numbers":         `{{ range .Data.items }}{{ if le $.Data.limit $.Data.limit }}{{ end }}{{ end }}`,
+	"orders of two long texts":           `{{ range .Data.items }}{{ if lt $.Data.text $.Data.text }}{{ end }}{{ end }}`,
+	"comparisons with a long number":     `{{ range .Data.items }}{{ if eq . $.Data.limit }}x{{ end }}{{ end }}`,
+	"differences from a long number":     `{{ range .Data.items }}{{ if ne $.Data.limit . }}{{ end }}{{ end }}`,
+	"a long number among many":           `{{ range .Data.items }}{{ if eq . 2 3 $.Data.limit }}{{ end }}{{ end }}`,
+	"comparisons of long texts":          `{{ range .Data.items }}{{ if eq $.Data.text $.Data.text }}{{ end }}{{ end }}`,
+	"a long number as an index":          `{{ range .Data.items }}{{ if index $.Data.items $.Data.limit }}x{{ end }}{{ end }}`,
+	"a long text as the name of a field": `{{ range .Data.items }}{{ if index $.Data $.Data.text }}x{{ end }}{{ end }}`,
+	"a precision that leaves nothing":    `{{ range .Data.items }}{{ if printf "%.1s%.0q" $.Data.text $.Data.limit }}{{ end }}{{ end }}`,
+	"a list of which nothing is left":    `{{ range .Data.items }}{{ if printf "%.1s" $.Data.items }}{{ end }}{{ end }}`,
+	"a long number in few digits":        `{{ range .Data.items }}{{ if printf "%.1e" $.Data.zero }}{{ end }}{{ end }}`,
+	"a long key of a hash":               `{{ range .Data.items }}{{ $x := hmac "sha1" $.Data.text "a" }}{{ end }}`,
+	"long names that are sorted":         `{{ range .Data.items }}{{ range $.Data.names }}{{ break }}{{ end }}{{ end }}`,
+	"a loop that is long itself":         `{{ range .Data.items }}` + strings.Repeat(`{{ $x := 1 }}`, 4000) + `{{ end }}`,
+	"a template that is long itself":     `{{ define "a" }}` + strings.Repeat(`{{ $x := 1 }}`, 4000) + `{{ end }}` + strings.Repeat(`{{ template "a" }}`, 600),
+}
+
+// longBody has 800 KB: a number and a text of great length, two names, and many items.
+func longBody() string {
+	name := strings.Repeat("n", 50_000)
+	return fmt.Sprintf(`{"limit":%s,"zero":0.%s,"text":"%s","names":{"%sa":1,"%sb":2},"items":[1%s]}`, strings.Repeat("7", 400_000),
+		strings.Repeat("0", 100_000), strings.Repeat("t", 100_000), name, name, strings.Repeat(",1", 50_000))
 }
 
 func bombBody() string {
@@ -64,6 +93,31 @@ func TestTemplateIsBounded(t *testing.T) {
 			}
 		})
 	}
+	long := longBody()
+	for name, text := range longBombs {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // where time does not pass
+				out, err := renderText(t, text, long)
+				if f, ok := errors.AsType[*renderFault](err); !ok || !f.limit || !strings.Contains(err.Error(), "goes through more than 16777216 bytes") {
+					t.Errorf("got %d bytes, %v, want the bound of bytes", len(out), err)
+				}
+			})
+		})
+	}
+	t.Run("a header by a name of great length is none", func(t *testing.T) {
+		got, err := renderText(t, `{{ default "none" (.Header .Data.text) }}`, long)
+		if err != nil || got != "none" {
+			t.Errorf("got %.20q, %v, want none", got, err)
+		}
+	})
+	t.Run("what goes through its values once is far from the bound", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			got, err := renderText(t, `{{ eq .Data.limit .Data.limit }} {{ gt .Data.limit 1 }} {{ len .Data.items }} {{ len (print .Data.text .Data.limit) }}`, long)
+			if err != nil || got != "true true 50001 500000" {
+				t.Errorf("got %.60q, %v", got, err)
+			}
+		})
+	})
 	t.Run("the steps end where time does not pass", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			_, err := renderText(t, `{{ range 1000000000 }}{{ end }}`, "{}")
@@ -113,6 +167,11 @@ func FuzzTemplate(f *testing.F) {
 	for _, text := range bombs {
 		if len(text) < 200 {
 			f.Add(text, `{"a":1}`)
+		}
+	}
+	for _, text := range longBombs {
+		if len(text) < 200 {
+			f.Add(text, `{"limit":1e999,"zero":0.0,"text":"","names":{"a":1,"b":2},"items":[1,2]}`)
 		}
 	}
 	f.Add(`{"id":{{ json .ID }},"data":{{ .Body }}}`, `{"a":[1,null,"x"]}`)

@@ -3,7 +3,6 @@ package egress
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"text/template"
@@ -77,14 +76,11 @@ func (p *program) explain(err error, v *view) error {
 	return f
 }
 
-var noField = regexp.MustCompile(`(?:can't evaluate field|nil pointer evaluating [\w{} ]+\.) ?(\w+)`)
-
 // execText says what text/template has found, without the parts where it quotes the template or the message.
 func execText(text string) string {
-	if found := noField.FindStringSubmatch(text); found != nil {
-		return fmt.Sprintf("%s is no field of what stands before it", found[1])
-	}
 	for _, known := range []struct{ part, text string }{
+		{"can't evaluate field", "there is no such field in what stands before it"},
+		{"nil pointer evaluating", "there is no such field in what stands before it"},
 		{"wrong number of args", "wrong number of arguments"},
 		{"has arguments but", "what is no function gets arguments"},
 		{"is not a method but has arguments", "what is no function gets arguments"},
@@ -119,16 +115,54 @@ func spell(at string) string {
 	return fmt.Sprintf("line %s, column %d", line, column+1)
 }
 
-// parseFault puts an error of the parser into a form that names the line alone.
+// parseFault turns an error of the parser into one of ours: the parser quotes the template, where an expanded secret may
+// stand.
 func parseFault(err error) error {
-	text := strings.TrimPrefix(err.Error(), "template: ")
-	if rest, ok := strings.CutPrefix(text, "t:"); ok {
-		line, cause, _ := strings.Cut(rest, ": ")
-		if _, name, ok := strings.Cut(cause, "function \""); ok {
-			name, _, _ = strings.Cut(name, "\"")
-			return fmt.Errorf("line %s: there is no function %s; there are %s", line, clip(name, 32), functionNames())
+	text := parseText("")
+	if location, ok := strings.CutPrefix(err.Error(), "template: t:"); ok {
+		line, cause, _ := strings.Cut(location, ": ")
+		text = parseText(cause)
+		if _, err := strconv.Atoi(line); err == nil {
+			return fmt.Errorf("line %s: %s", line, text)
 		}
-		return fmt.Errorf("line %s: %s", line, clip(cause, 200))
 	}
-	return errors.New(clip(text, 200))
+	return errors.New(text)
+}
+
+// parseText says what the parser has found, without the parts where it quotes the template.
+func parseText(cause string) string {
+	const misplaced = "an action holds what cannot stand there; to write braces as text write {{ \"{{\" }}"
+	for _, known := range []struct{ prefix, text string }{
+		{"unexpected EOF", "an if, with, range, define or block has no {{ end }}"},
+		{"unexpected {{end}}", "there is an {{ end }} too many"},
+		{"unexpected {{else}}", "there is an {{ else }} in the wrong place"},
+		{"expected end", "there is an {{ else }} too many"},
+		{"unclosed action", "an action is not closed; write }} behind it"},
+		{"unclosed comment", "a comment is not closed; write */}} behind it"},
+		{"comment ends", "a comment does not end in */}}"},
+		{"unclosed left paren", "a bracket is not closed"},
+		{"unexpected right paren", "there is a closing bracket too many"},
+		{"unterminated", "a text in quotes is not closed on its line"},
+		{"bad number", "a number cannot be read"},
+		{"bad character", "a name holds a character that is not allowed"},
+		{"unrecognized character", "an action holds a character that is not allowed"},
+		{"undefined variable", "a variable is not defined before it is used"},
+		{"function ", "there is no such function; there are " + functionNames()},
+		{"{{break}}", "there is a {{ break }} outside of a range"},
+		{"{{continue}}", "there is a {{ continue }} outside of a range"},
+		{"range can only", "a range takes names of variables alone"},
+		{"too many declarations", "too many variables are declared at once"},
+		{"missing value", "a value is missing"},
+		{"empty command", "a value is missing"},
+		{"non executable command", "what stands behind a | is no function"},
+		{"unexpected . ", "there is a full stop behind what has no fields"},
+		{"max expression depth", "brackets are nested too deep"},
+		{"template: multiple definition", "a template is defined twice"},
+		{"unexpected ", misplaced}, {"expected :=", misplaced},
+	} {
+		if strings.HasPrefix(cause, known.prefix) {
+			return known.text
+		}
+	}
+	return "it cannot be read as a template"
 }

@@ -76,9 +76,6 @@ func (r *run) hmac(algorithm, key, v any) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := r.spend(len(s)); err != nil {
-		return "", err
-	}
 	var newHash func() hash.Hash
 	switch name {
 	case "sha1":
@@ -95,7 +92,7 @@ func (r *run) hmac(algorithm, key, v any) (string, error) {
 	}
 	mac := hmac.New(newHash, []byte(k))
 	mac.Write([]byte(s))
-	return hex.EncodeToString(mac.Sum(nil)), nil
+	return hex.EncodeToString(mac.Sum(nil)), r.step()
 }
 
 // nowFunc is the time of the attempt in UTC, as RFC 3339 or by a layout as in time.Layout.
@@ -184,6 +181,9 @@ func (r *run) print(values ...any) (string, error) {
 
 // index is the element of a list, from 0, or the member of an object. What is not there is missing, and no error.
 func (r *run) index(v any, keys ...any) (any, error) {
+	if err := r.chargeFor(keys...); err != nil {
+		return nil, err
+	}
 	for _, key := range keys {
 		switch in := v.(type) {
 		case nil, null:
@@ -260,14 +260,13 @@ func (r *run) same(v, w any) (bool, error) {
 		return ok && b == c, r.step()
 	}
 	for _, each := range []any{v, w} {
-		switch t := each.(type) {
-		case string:
-			if err := r.spend(len(t)); err != nil {
-				return false, err
-			}
+		switch each.(type) {
 		case []any, map[string]any:
 			return false, faulty("lists and objects cannot be compared")
 		}
+	}
+	if err := r.chargeFor(v, w); err != nil {
+		return false, err
 	}
 	order, comparable := compare(v, w)
 	return comparable && order == 0, r.step()
@@ -293,6 +292,9 @@ func (r *run) ordered(v, w any, holds func(int) bool) (bool, error) {
 			return false, err
 		}
 	}
+	if err := r.chargeFor(v, w); err != nil {
+		return false, err
+	}
 	order, comparable := compare(v, w)
 	if !comparable {
 		return false, faulty("only two numbers or two texts can be put in order")
@@ -306,7 +308,11 @@ func (r *run) items(v any) (any, error) {
 	case []any:
 		return v, r.spend(len(t))
 	case map[string]any:
-		return v, r.spend(64 * len(t))
+		n := 64 * len(t)
+		for name := range t {
+			n += len(name)
+		}
+		return v, r.spend(n)
 	}
 	return v, r.step()
 }
@@ -320,5 +326,5 @@ func (r *run) write(names string, v any) (string, error) {
 		}
 		return "", err
 	}
-	return s, r.spend(len(s))
+	return s, r.step()
 }

@@ -38,7 +38,7 @@ func (o Options) templates() (t templates, faults []error) {
 		t.body = p
 	}
 	for _, h := range o.Header {
-		if !isTemplate(h.Value) {
+		if !h.isTemplate() {
 			continue
 		}
 		option := "headers." + h.Name

@@ -33,7 +33,7 @@ func TestSample(t *testing.T) {
 		{"a fixed header value", "", `{{ .Event }}-{{ .Key }}`, ""},
 		{"a header with a line break", "", "{{ .Event }}\n", "headers.X-Team: it makes a value with a line break"},
 		{"a header that is too long", "", `{{ printf "%-99s" "a" }}` + strings.Repeat("x", 8<<10), "headers.X-Team: it makes a value of 8291 bytes"},
-		{"a header with a parse error", "", "{{ .Evnt }}", "headers.X-Team: line 1, column 4: there is no .Evnt"},
+		{"a header with a parse error", "", "{{ .Evnt }}", "headers.X-Team: line 1, column 4: there is no such field; there are .Body"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := Options{
@@ -41,7 +41,7 @@ func TestSample(t *testing.T) {
 				ForwardHeader: []string{"X-Request-Id"},
 			}
 			if c.value != "" {
-				o.Header = []Header{{"X-Team", c.value}}
+				o.Header = []Header{{Name: "X-Team", Value: c.value}}
 			}
 			_, err := New(o)
 			if c.want == "" {
@@ -56,7 +56,7 @@ func TestSample(t *testing.T) {
 	t.Run("all faults are told at once", func(t *testing.T) {
 		_, err := New(Options{
 			URL: &url.URL{Scheme: "https", Host: "h"}, ContentType: "application/json", Body: `{`,
-			Header: []Header{{"X-A", "{{ .ID }}\n"}, {"X-B", "{{ .ID }}\r"}},
+			Header: []Header{{Name: "X-A", Value: "{{ .ID }}\n"}, {Name: "X-B", Value: "{{ .ID }}\r"}},
 		})
 		for _, want := range []string{"body: not JSON", "headers.X-A: it makes", "headers.X-B: it makes"} {
 			if err == nil || !strings.Contains(err.Error(), want) {

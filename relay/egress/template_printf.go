@@ -86,6 +86,9 @@ func (r *run) operand(verb byte, v any) (any, error) {
 		if r.sample && v == nil {
 			v = 0
 		}
+		if err := r.chargeFor(v); err != nil { // its precision may leave little of a long number
+			return nil, err
+		}
 		text, ok := numberText(v)
 		if !ok {
 			return nil, faulty("%%%c of printf needs a number", verb)

@@ -132,7 +132,7 @@ func TestTemplateFails(t *testing.T) {
 		{"a variable", `{{ $x := .Data.user }}{{ $x.nmae }}`, body, "$x.nmae is missing"},
 		{"a field of the dot", `{{ range .Data.list }}{{ $.Data.a }}{{ end }}`, body, "$.Data.a is missing"},
 		{"nil", `{{ default nil .Data.a }}`, body, ".Data.a is missing"},
-		{"a field of a text", `{{ .Data.user.name.first }}`, body, "first is no field of what stands before it"},
+		{"a field of a text", `{{ .Data.user.name.first }}`, body, "line 1, column 9: there is no such field in what stands before it"},
 		{"an index beyond the end", `{{ index .Data.list 1 }}`, body, "line 1, column 4: .Data.list: the list has only 1 entry; use default if it may be that short"},
 		{"an index beyond the end in a function", `{{ json (index .Data.list 7) }}`, body, ".Data.list: the list has only 1 entry;"},
 		{"an index beyond the end of nothing", `{{ len (index .Data 0) }}`, `[]`, "the list has only 0 entries;"},
@@ -140,7 +140,7 @@ func TestTemplateFails(t *testing.T) {
 		{"an index beyond the end that is compared", `{{ lt (index .Data 2) 5 }}`, `[1,2]`, "the list has only 2 entries;"},
 		{"what is missing behind one that has a default", `{{ default "" (index .Data.list 5) }}{{ .Data.a }}`, body, ".Data.a is missing or null"},
 		{"an index that is negative", `{{ index .Data.list -1 }}`, body, ".Data.list is missing or null"},
-		{"a field of what is beyond the end", `{{ (index .Data.list 5).a }}`, body, "a is no field of what stands before it"},
+		{"a field of what is beyond the end", `{{ (index .Data.list 5).a }}`, body, "line 1, column 22: there is no such field in what stands before it"},
 		{"a header that did not come", `{{ .Header "X-None" }}`, body, ".Header is missing"},
 		{"an ordering of nothing", `{{ if gt .Data.a 5 }}{{ end }}`, body, ".Data.a is missing"},
 		{"the body is no JSON", `{{ .Data.a }}`, `no JSON`, ".Data needs a JSON body, and that of this message is none: "},
@@ -179,23 +179,48 @@ func TestTemplateRefused(t *testing.T) {
 	for _, c := range []struct {
 		name, text, want string
 	}{
-		{"an action without end", `{{ .Event`, "line 1: unclosed action"},
-		{"a bracket without end", "\n{{ if .Event }}", "line 2: unexpected EOF"},
-		{"an unknown function", `{{ env "HOME" }}`, "line 1: there is no function env; there are and, base64, default, eq"},
-		{"a function of ours", `{{ _write "" 1 }}`, "there is no function _write"},
+		{"an action without end", `{{ .Event`, "line 1: an action is not closed"},
+		{"an action without end in the third line", "\n\n{{ .Event", "line 3: an action is not closed"},
+		{"a branch without end", "\n{{ if .Event }}", "line 2: an if, with, range, define or block has no {{ end }}"},
+		{"an end without a branch", "{{ end }}", "line 1: there is an {{ end }} too many"},
+		{"an else without a branch", "{{ else }}", "line 1: there is an {{ else }} in the wrong place"},
+		{"two times else", "{{ if 1 }}{{ else }}{{ else }}{{ end }}", "line 1: there is an {{ else }} too many"},
+		{"a comment without end", "{{/* .Event }}", "line 1: a comment is not closed"},
+		{"a comment with something behind it", "{{/* .Event */ 1 }}", "line 1: a comment does not end in */}}"},
+		{"a bracket without end", "{{ (.Event }}", "line 1: a bracket is not closed"},
+		{"a bracket without beginning", "{{ .Event) }}", "line 1: there is a closing bracket too many"},
+		{"quotes without end", `{{ "canary }}`, "line 1: a text in quotes is not closed on its line"},
+		{"raw quotes without end", "{{ `canary }}", "line 1: a text in quotes is not closed"},
+		{"a number with letters", "{{ 12canary }}", "line 1: a number cannot be read"},
+		{"a number that is too large", "{{ 0x1canary }}", "line 1: a number cannot be read"},
+		{"a name with another character", "{{ .Event#canary }}", "line 1: a name holds a character that is not allowed"},
+		{"an action with another character", "{{ ☃ }}", "line 1: an action holds a character that is not allowed"},
+		{"a break outside of a loop", "{{ break }}", "line 1: there is a {{ break }} outside of a range"},
+		{"a continue outside of a loop", "{{ continue }}", "line 1: there is a {{ continue }} outside of a range"},
+		{"a loop over values", "{{ range $x, .Event := .Data }}{{ end }}", "line 1: a range takes names of variables alone"},
+		{"two variables at once", "{{ with $x, $y := .Data }}{{ end }}", "line 1: "},
+		{"nothing", "{{ }}", "line 1: a value is missing"},
+		{"nothing behind if", "{{ if }}{{ end }}", "line 1: a value is missing"},
+		{"a text behind a pipe", `{{ .Event | "canary" }}`, "line 1: what stands behind a | is no function"},
+		{"a field of a number", `{{ 5.canary.x }}`, "line 1: "},
+		{"a field of a text", `{{ "canary".x }}`, "line 1: there is a full stop behind what has no fields"},
+		{"a template twice", `{{ define "canary" }}a{{ end }}{{ define "canary" }}b{{ end }}`, "line 1: a template is defined twice"},
+		{"words of JSON in braces", `{"a":{{"canary":1}}}`, "line 1: an action holds what cannot stand there; to write braces as text"},
+		{"an unknown function", `{{ canary "HOME" }}`, "line 1: there is no such function; there are and, base64, default, eq"},
+		{"a function of ours", `{{ _write "" 1 }}`, "there is no such function"},
 		{"call", `{{ call .Event }}`, "the function call is not available"},
 		{"html", `{{ html .Body }}`, "the function html is not available"},
 		{"js", `{{ .Body | js }}`, "the function js is not available"},
 		{"println", `{{ range .Data }}{{ json (println .) }}{{ end }}`, "the function println is not available"},
-		{"an unknown field", "{{ json .Data.x }}\n{{ .Idd }}", "line 2, column 4: there is no .Idd; there are .Body, .ContentType, .Data, .DeliveryID, .Destination, .Event, .Header, .ID, .Key, .Timestamp"},
-		{"an unknown field by $", `{{ range .Data }}{{ $.Boddy }}{{ end }}`, "there is no .Boddy"},
-		{"a field that is not exported", `{{ .raw }}`, "there is no .raw"},
+		{"an unknown field", "{{ json .Data.x }}\n{{ .Idd }}", "line 2, column 4: there is no such field; there are .Body, .ContentType, .Data, .DeliveryID, .Destination, .Event, .Header, .ID, .Key, .Timestamp"},
+		{"an unknown field by $", `{{ range .Data }}{{ $.Boddy }}{{ end }}`, "line 1, column 22: there is no such field"},
+		{"a field that is not exported", `{{ .raw }}`, "line 1, column 4: there is no such field"},
 		{"too few arguments", `{{ json }}`, "json gets 0 arguments; write 1"},
 		{"too many arguments", `{{ .Data.x | json .Event }}`, "json gets 2 arguments; write 1"},
 		{"a function as an argument", `{{ json base64 }}`, "base64 gets 0 arguments"},
 		{"too few for and", `{{ and }}`, "and gets 0 arguments; write at least 1"},
-		{"an unknown template", `{{ template "x" }}`, "there is no template of that name"},
-		{"an unknown variable", `{{ $x }}`, "undefined variable"},
+		{"an unknown template", `{{ template "canary" }}`, "there is no template of that name"},
+		{"an unknown variable", `{{ $canary }}`, "line 1: a variable is not defined before it is used"},
 		{"too long", strings.Repeat("x", maxTemplate+1), "at most 65536 are allowed"},
 		{"branches of great depth", strings.Repeat("{{ if 1 }}", 101) + strings.Repeat("{{ end }}", 101), "nested more than 100 deep"},
 		{"loops of great depth", strings.Repeat("{{ range 1 }}", 7) + strings.Repeat("{{ end }}", 7), "loops are nested more than 6 deep"},
@@ -205,6 +230,9 @@ func TestTemplateRefused(t *testing.T) {
 			_, err := compile(c.text)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q in it", err, c.want)
+			}
+			if err != nil && strings.Contains(err.Error(), "canary") {
+				t.Errorf("got %v, which repeats the template", err)
 			}
 		})
 	}
@@ -225,6 +253,8 @@ func TestTemplateErrorsHoldNoSecret(t *testing.T) {
 		`{{ range $i, $x := 5 }}canary5{{ end }}`, `{{ "canary5" | .Header | json }}`, `{{ .Data.user.name.x "canary5" }}`,
 		`{{ unix "canary5" }}`, `{{ and "canary5" | printf "%x%x" }}`, `{{ (index .Data "canary5").x.y | json }}`,
 		`{{ .Header 5 "canary5" }}`, `{{ .Header "canary5" }}`, `{{ len .Data.n "canary5" }}`,
+		`{{canary5}}`, `{{.canary5}}`, `{{ $canary5 }}`, `a{{canary5 1`, `{{ "canary5" | "canary5" }}`, `{{ .Event.canary5 }}`, `{{ template "canary5" }}`,
+		`{{"canary5":5}}`, `{{ 5canary5 }}`, `{{if canary5}}`, `{{ .Event canary5 }}`, "{{ `canary5", `{{ 'canary5' }}`, `{{ (5).canary5 }}`, `{{ nil.canary5 }}`,
 	} {
 		p, err := compile(text)
 		if err == nil {
@@ -239,7 +269,7 @@ func TestTemplateErrorsHoldNoSecret(t *testing.T) {
 func TestTemplatesOfOneSenderRunSideBySide(t *testing.T) {
 	s := newSender(t, func(o *Options) {
 		o.Body = `{"id":{{ json .ID }},"n":{{ .Data.n }},"at":{{ json now }}}`
-		o.Header = []Header{{"X-N", "{{ .Data.n }}"}}
+		o.Header = []Header{{Name: "X-N", Value: "{{ .Data.n }}"}}
 	})
 	done := make(chan error)
 	for n := range 8 {

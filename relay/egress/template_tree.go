@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 	"text/template/parse"
@@ -34,17 +35,23 @@ func (c *compiler) rewrite(top bool) error {
 		return nil
 	}
 	root := c.tree.Root
+	enter := c.hook(root.Pos, enterHook, weight(root))
 	if err := c.list(root, top); err != nil {
 		return err
 	}
-	body := slices.Concat([]parse.Node{c.hook(root.Pos, enterHook)}, root.Nodes, []parse.Node{c.hook(root.Pos, leaveHook)})
-	root.Nodes = body
+	root.Nodes = slices.Concat([]parse.Node{enter}, root.Nodes, []parse.Node{c.hook(root.Pos, leaveHook)})
 	return nil
 }
 
+// weight is what it costs to go through l once: its length in bytes, as it is written.
+func weight(l *parse.ListNode) parse.Node {
+	n := len(l.String())
+	return &parse.NumberNode{NodeType: parse.NodeNumber, Pos: l.Pos, IsInt: true, Int64: int64(n), Text: strconv.Itoa(n)}
+}
+
 // hook is {{if name}}{{end}}: it calls a function that returns false, and writes nothing.
-func (c *compiler) hook(pos parse.Pos, name string) parse.Node {
-	pipe := &parse.PipeNode{NodeType: parse.NodePipe, Pos: pos, Cmds: []*parse.CommandNode{c.command(pos, name)}}
+func (c *compiler) hook(pos parse.Pos, name string, args ...parse.Node) parse.Node {
+	pipe := &parse.PipeNode{NodeType: parse.NodePipe, Pos: pos, Cmds: []*parse.CommandNode{c.command(pos, name, args...)}}
 	list := &parse.ListNode{NodeType: parse.NodeList, Pos: pos}
 	return &parse.IfNode{BranchNode: parse.BranchNode{NodeType: parse.NodeIf, Pos: pos, Pipe: pipe, List: list}}
 }
@@ -89,11 +96,12 @@ func (c *compiler) node(n parse.Node, root bool) error {
 			return fmt.Errorf("%s: loops are nested more than %d deep", c.place(n), maxLoops)
 		}
 		defer func() { c.loops-- }()
+		turn := c.hook(n.Pos, stepHook, weight(n.List))
 		if err := c.branch(&n.BranchNode, root, false); err != nil {
 			return err
 		}
 		n.Pipe.Cmds = append(n.Pipe.Cmds, c.command(n.Pos, itemsHook))
-		n.List.Nodes = append([]parse.Node{c.hook(n.Pos, stepHook)}, n.List.Nodes...)
+		n.List.Nodes = append([]parse.Node{turn}, n.List.Nodes...)
 	case *parse.TemplateNode:
 		if c.set.Lookup(n.Name) == nil {
 			return fmt.Errorf("%s: there is no template of that name; define it in the same text", c.place(n))
@@ -188,7 +196,7 @@ func (c *compiler) field(n parse.Node, name string) error {
 	if f, ok := t.Elem().FieldByName(name); ok && f.IsExported() {
 		return nil
 	}
-	return fmt.Errorf("%s: there is no .%s; there are %s", c.place(n), name, strings.Join(viewNames(), ", "))
+	return fmt.Errorf("%s: there is no such field; there are %s", c.place(n), strings.Join(viewNames(), ", "))
 }
 
 // withoutCall are the functions of text/template that stay: they make nothing new. Their value is the least and the

@@ -102,7 +102,7 @@ func decodeNumber(text string) any {
 func formatFloat(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // text returns how v is written: a string as it is, anything else as JSON. What is missing or null is an error,
-// unless this is a sample.
+// unless this is a sample. It counts the bytes of it.
 func (r *run) text(v any) (string, error) {
 	switch v := v.(type) {
 	case nil:
@@ -112,10 +112,13 @@ func (r *run) text(v any) (string, error) {
 	case beyond:
 		return "", &missingError{list: v}
 	case string:
-		return v, nil
+		return v, r.charge(len(v))
 	}
 	b, err := r.appendJSON(nil, v)
-	return string(b), err
+	if err != nil {
+		return "", err
+	}
+	return string(b), r.charge(len(b))
 }
 
 // guess stands in for a value that a sample does not have. A zero may stand in JSON, and in a string of JSON.

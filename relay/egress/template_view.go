@@ -71,6 +71,9 @@ func (v *view) Header(name string) any {
 		v.touched = true
 		return nil
 	}
+	if len(name) > maxHeaderName { // it may be as long as the body, and reading it is not counted
+		return nil
+	}
 	if value, ok := v.header(name); ok {
 		return value
 	}

@@ -35,8 +35,12 @@ func (p phase) String() string { return phaseNames[p] }
 type trace struct {
 	begin time.Time
 
+	// refuse ends a request that net/http is about to send a second time by itself; nil if it cannot.
+	refuse func()
+
 	mu                               sync.Mutex // guards the fields below
 	over                             bool
+	begun                            bool // the request may be on the wire in part; only noted with refuse
 	seen                             seen
 	dnsStart, connectStart, tlsStart time.Time
 }
@@ -47,6 +51,7 @@ type seen struct {
 	timing store.Timing
 	peer   string
 	reused bool
+	again  bool // the request was to be sent a second time, and has been refused
 }
 
 // end returns what was seen and ignores what follows.
@@ -71,7 +76,7 @@ func (t *trace) reachLocked(p phase) { t.seen.phase = max(t.seen.phase, p) }
 
 // hooks must not set Got1xxResponse: without it the transport bounds the bytes of all 1xx answers together.
 func (t *trace) hooks() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
+	hooks := &httptrace.ClientTrace{
 		DNSStart: func(httptrace.DNSStartInfo) {
 			t.note(func() { t.reachLocked(phaseDNS); t.dnsStart = time.Now() })
 		},
@@ -102,6 +107,11 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 		},
 		GotConn: func(info httptrace.GotConnInfo) {
 			t.note(func() {
+				if t.begun {
+					t.seen.again = true
+					t.refuse()
+					return
+				}
 				t.reachLocked(phaseSend)
 				t.seen.peer, t.seen.reused = info.Conn.RemoteAddr().String(), info.Reused
 				if info.Reused { // a dial of ours may still have begun, and goes to someone else
@@ -116,6 +126,12 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 			t.note(func() { t.reachLocked(phaseAnswer); t.seen.timing.FirstByte = since(t.begin) })
 		},
 	}
+	if t.refuse != nil {
+		// This one is called before anything is written, and WroteHeaders only behind that: too late for a receiver that
+		// is quick to refuse.
+		hooks.WroteHeaderField = func(string, []string) { t.note(func() { t.begun = true }) }
+	}
+	return hooks
 }
 
 // since is the time from start, and 0 if that never came.

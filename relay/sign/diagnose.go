@@ -63,7 +63,7 @@ type Diagnosis struct {
 	Header   string    `json:"header,omitempty"`   // that carries the signature
 	Key      int       `json:"key,omitempty"`      // which of Keys made it, from 1; 0 if none did as it stands
 	SignedAt time.Time `json:"signed_at,omitzero"` // what the signature says; zero if nothing
-	Signed   string    `json:"signed,omitempty"`   // what is signed, in words or, for rfc9421, the signature base
+	Signed   string    `json:"signed,omitempty"`   // what is signed, in words or, for rfc9421, the signature base with headers masked
 	Findings []Finding `json:"findings,omitempty"` // why it is not valid, the first cause first
 	Notes    []string  `json:"notes,omitempty"`    // what is worth knowing though nothing is wrong
 }

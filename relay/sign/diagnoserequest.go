@@ -90,7 +90,7 @@ func (v *RFC9421Verifier) diagnose(r Request, q Question, l labelled) Diagnosis 
 		d.SignedAt = instant(created)
 	}
 	base, _, err := signatureBase(l.list, l.covered, r.message().value)
-	d.Signed = masked(string(base))
+	d.Signed = shown(r, l)
 	switch {
 	case err != nil:
 		d.found(PartRequest, "look whether a proxy has dropped or changed it", "%v", err)
@@ -116,17 +116,26 @@ func (v *RFC9421Verifier) diagnose(r Request, q Question, l labelled) Diagnosis 
 	return d
 }
 
-// masked hides what authenticates a request from a signature base.
-func masked(base string) string {
-	lines := strings.Split(base, "\n")
-	for i, line := range lines {
-		for _, name := range []string{"authorization", "proxy-authorization", "cookie"} {
-			if strings.HasPrefix(line, `"`+name+`"`) {
-				lines[i] = `"` + name + `": ***`
-			}
+// shown is the signature base for a person. Of a header that may hold a secret only the length of its value is told: a
+// base is shown to have its lines compared, and is pasted into tickets.
+func shown(r Request, l labelled) string {
+	base, _, err := signatureBase(l.list, l.covered, func(c component) (string, error) {
+		value, err := r.message().value(c)
+		if err == nil && !isPublic(c.name) {
+			value = fmt.Sprintf("*** (%d bytes)", len(value))
 		}
+		return value, err
+	})
+	if err != nil {
+		return ""
 	}
-	return strings.Join(lines, "\n")
+	return string(base)
+}
+
+// isPublic reports whether the value of a component can be no credential: it is derived from the request line and the
+// host, describes the body, or is of Standard Webhooks.
+func isPublic(name string) bool {
+	return strings.HasPrefix(name, "@") || strings.HasPrefix(name, "content-") || strings.HasPrefix(name, "webhook-")
 }
 
 // digest holds Content-Digest against the body.

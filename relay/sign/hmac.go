@@ -117,13 +117,25 @@ func checkTexts(secrets []string, most int) ([][]byte, error) {
 }
 
 // reserved are the headers that have a meaning of their own: hop-by-hop ones (RFC 9110, section 7.6.1), those
-// that frame or describe the body, and those that authenticate. In canonical form, sorted.
+// that authenticate, those that change what a request asks for (sections 13 and 14), and those of a trace. In canonical
+// form, sorted.
 var reserved = [...]string{
-	"Accept-Encoding", "Authorization", "Connection", "Content-Encoding", "Content-Length", "Content-Type", "Cookie",
-	"Expect", "Host", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer",
-	"Transfer-Encoding", "Upgrade", "User-Agent",
+	"Accept-Encoding", "Authorization", "Connection", "Cookie", "Cookie2", "Date", "Expect", "Host", "Http2-Settings",
+	"Idempotency-Key", "Keep-Alive", "Range", "Te", "Traceparent", "Tracestate", "Trailer", "Transfer-Encoding", "Upgrade",
+	"User-Agent", "X-Idempotency-Key",
 }
 
+// families are the beginnings of names that belong to somebody, in canonical form.
+var families = [...]struct{ prefix, owner string }{
+	{"Webhook-", "belongs to Standard Webhooks"},
+	{"Postern-", "belongs to Postern itself"},
+	{"Ce-", "is an attribute of a CloudEvent"},
+	{"Content-", "describes the body"}, // RFC 9110, section 8
+	{"If-", "makes a request conditional"},
+	{"Proxy-", "is meant for a proxy"},
+}
+
+// checkHeader reports whether a signature, or the time that it covers, may have the header to itself.
 func checkHeader(name string) error {
 	if name == "" {
 		return errors.New("the header is missing; write its name, such as X-Signature")
@@ -132,8 +144,10 @@ func checkHeader(name string) error {
 		return fmt.Errorf("%q cannot be the name of a header", name)
 	}
 	canonical := http.CanonicalHeaderKey(name)
-	if strings.HasPrefix(canonical, "Webhook-") {
-		return fmt.Errorf("header %s belongs to Standard Webhooks; choose another name", name)
+	for _, f := range families {
+		if strings.HasPrefix(canonical, f.prefix) {
+			return fmt.Errorf("header %s %s; choose another name", name, f.owner)
+		}
 	}
 	if slices.Contains(reserved[:], canonical) {
 		return fmt.Errorf("header %s has another meaning in HTTP; choose another name", name)

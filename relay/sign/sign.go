@@ -47,9 +47,11 @@ type Input struct {
 	Body []byte    // exactly as sent
 
 	// What follows is needed by RFC9421 alone, which refuses an Input without Method and URL.
-	Method string      // as sent
-	URL    *url.URL    // absolute; its host is the one that the Host header will name
-	Header http.Header // all that will be sent but what signers add, keys in canonical form; may be nil
+	Method string   // as sent
+	URL    *url.URL // absolute; its host is the one that the Host header will name
+	// Header is all that will be sent but what signers add, and so the same for each signer of a request: none can cover
+	// the signature of another. Keys are in canonical form; may be nil.
+	Header http.Header
 }
 
 // Header is one header to set on the request.
