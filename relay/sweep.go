@@ -73,8 +73,8 @@ func (s *sweeper) sweep(ctx context.Context, before time.Time) {
 			}
 			return
 		}
-		if !more || deleted == 0 {
-			break // with nothing deleted, more of the same would find the same
+		if !more {
+			break
 		}
 	}
 	if total > 0 {

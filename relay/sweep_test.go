@@ -12,12 +12,16 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/postern-relay/postern/store"
+	"github.com/postern-relay/postern/store/storetest"
 )
 
 // sweeps counts calls, and has something more to do for the first of them.
 type sweeps struct {
-	more int
-	err  error
+	more    int
+	nothing bool // deletes nothing
+	err     error
 
 	mu      sync.Mutex // guards befores
 	befores []time.Time
@@ -34,6 +38,9 @@ func (s *sweeps) Sweep(_ context.Context, before time.Time, _ int) (int, bool, e
 	defer s.mu.Unlock()
 	s.befores = append(s.befores, before)
 	s.more--
+	if s.nothing {
+		return 0, s.more >= 0, s.err
+	}
 	return 1, s.more >= 0, s.err
 }
 
@@ -75,6 +82,49 @@ func TestSweeper(t *testing.T) {
 			run(t, s, new(atomic.Int64), time.Second, nil)
 			if len(s.times()) != 5 {
 				t.Errorf("got %d sweeps, want 5", len(s.times()))
+			}
+		})
+	})
+	t.Run("it goes on though nothing of what it has looked at can be deleted yet", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := &sweeps{more: 4, nothing: true}
+			logs := run(t, s, new(atomic.Int64), time.Second, nil)
+			if len(s.times()) != 5 || logs.Len() != 0 {
+				t.Errorf("got %d sweeps and the log %v, want 5 and no line", len(s.times()), logs.All())
+			}
+		})
+	})
+	t.Run("what is old goes in one run, though more than a batch is held by a paused destination", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			const held, old = 2 * sweepBatch, 2*sweepBatch + 1
+			m := storetest.NewMemory(storetest.MemoryOptions{})
+			ids := make([]store.MessageID, 0, held+old)
+			for n := range held + old {
+				id, err := store.NewMessageID()
+				if err != nil {
+					t.Fatal(err)
+				}
+				msg := store.Message{ID: id, Recipients: []store.Recipient{{Destination: "alerts"}}}
+				if n < held {
+					msg.Recipients = append(msg.Recipients, store.Recipient{Destination: "paused"})
+				}
+				if msg, _, err = m.Accept(t.Context(), msg, nil); err != nil {
+					t.Fatal(err)
+				}
+				after := msg.Delivery(0)
+				after.State, after.EndedAt = store.Delivered, time.Now()
+				if _, err := m.Record(t.Context(), msg.Delivery(0), after, store.Attempt{}); err != nil {
+					t.Fatal(err)
+				}
+				ids = append(ids, id)
+			}
+			time.Sleep(2 * time.Hour)
+			w := &sweeper{Store: m, Retention: func() time.Duration { return time.Hour }, Now: time.Now, Log: zap.NewNop()}
+			w.sweep(t.Context(), time.Now().Add(-time.Hour))
+			for n, id := range ids {
+				if _, _, err := m.Load(t.Context(), id); (err == nil) != (n < held) {
+					t.Fatalf("message %d of %d: error %v; want the held ones there and the others gone", n, len(ids), err)
+				}
 			}
 		})
 	})

@@ -31,6 +31,13 @@ type Message struct {
 	Idempotency *Idempotency
 }
 
+// Brief returns the message with only its ID, Event, AcceptedAt, Key, Recipients and Idempotency.
+func (m Message) Brief() Message {
+	return Message{
+		ID: m.ID, Event: m.Event, AcceptedAt: m.AcceptedAt, Key: m.Key, Recipients: m.Recipients, Idempotency: m.Idempotency,
+	}
+}
+
 // Field is one header field of a request.
 type Field struct {
 	Name  string // in canonical form, see http.CanonicalHeaderKey

@@ -63,8 +63,10 @@ type Post struct {
 
 // Accepted is what became of one post.
 type Accepted struct {
-	Message  Message // as stored; the earlier one if Existing
-	Existing bool    // its idempotency key was known, and nothing was written
+	// Message is the Brief of what is stored, the earlier message if Existing: 10,000 messages with all that an app may
+	// send along would be too much to hold until the last is read.
+	Message  Message
+	Existing bool // its idempotency key was known, and nothing was written
 }
 
 // PostError says which of several posts is wrong.
@@ -184,7 +186,8 @@ type History interface {
 type Sweeper interface {
 	// Sweep deletes messages whose deliveries have all ended before the given time (a message without any
 	// delivery counts from its acceptance), with everything that belongs to them. It looks at no more than limit
-	// messages, returns how many it deleted, and reports whether there may be more to do now.
+	// messages, at least 1, returns how many it deleted, and reports whether there may be more to do now. Each call gets
+	// further, also one that deletes nothing since others of what it looked at are pending: calls come to an end without more.
 	Sweep(ctx context.Context, before time.Time, limit int) (deleted int, more bool, err error)
 }
 

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-relay/postern/relay/ingest"
 	"github.com/postern-relay/postern/store"
@@ -37,6 +38,9 @@ func (s *streaming) AcceptAll(ctx context.Context, posts iter.Seq2[store.Post, e
 			s.most = max(s.most, m.HeapAlloc)
 		}
 		s.bytes += int64(len(post.Body))
+		for _, f := range post.Message.Header {
+			s.bytes += int64(len(f.Value))
+		}
 		all = append(all, store.Accepted{Message: store.Message{ID: post.Message.ID}})
 	}
 	if s.untilDone {
@@ -62,17 +66,22 @@ func endless(line string, times int) io.Reader {
 func TestBatchMemoryDoesNotGrowWithItsLines(t *testing.T) {
 	body := `{"x":"` + strings.Repeat("y", 4<<10) + `"}`
 	for _, form := range []struct {
-		path, contentType, line, first, last string
+		name, path, contentType, line, first, last string
 	}{
-		{"/batch", ndjson, `{"to":"alerts","data":` + body + "}\n", "", ""},
-		{"/cloudevents", "application/cloudevents-batch+json",
+		{"bodies of /batch", "/batch", ndjson, `{"to":"alerts","data":` + body + "}\n", "", ""},
+		{"headers of /batch", "/batch", ndjson,
+			`{"to":"alerts","data":1,"headers":{"X-Context":"` + strings.Repeat("y", len(body)) + `"}}` + "\n", "", ""},
+		{"bodies of /cloudevents", "/cloudevents", "application/cloudevents-batch+json",
 			`{"specversion":"1.0","id":"1","source":"/s","type":"nobody.cares","data":` + body + "},", "[",
 			`{"specversion":"1.0","id":"1","source":"/s","type":"nobody.cares"}]`},
 	} {
-		t.Run(form.path, func(t *testing.T) {
+		t.Run(form.name, func(t *testing.T) {
 			const lines = 9_999
 			s := &streaming{}
-			b := start(t, storetest.MemoryOptions{}, func(h *ingest.Handler) { h.Acceptor = s })
+			b := start(t, storetest.MemoryOptions{}, func(h *ingest.Handler) {
+				h.Acceptor = s
+				h.Router = routes{known: map[string]time.Duration{"alerts": 0}, header: []string{"X-Context"}}
+			})
 			in := io.MultiReader(strings.NewReader(form.first), endless(form.line, lines), strings.NewReader(form.last))
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.url+form.path, in)
 			if err != nil {
@@ -92,7 +101,7 @@ func TestBatchMemoryDoesNotGrowWithItsLines(t *testing.T) {
 			if n := len(parseAll(t, text)); n != s.posts {
 				t.Errorf("got %d messages in the answer, want %d", n, s.posts)
 			}
-			// The answer, ids and places of 10,000 messages are a few MiB; their bodies are 40 MiB.
+			// The answer, ids and places of 10,000 messages are a few MiB; their bodies or headers are 40 MiB.
 			if grown := int64(s.most) - int64(before.HeapAlloc); grown > 12<<20 {
 				t.Errorf("got %d KiB more on the heap while reading, want less than 12 MiB", grown>>10)
 			}

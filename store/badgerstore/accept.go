@@ -233,7 +233,7 @@ func encodeDeliveries(m store.Message) ([][]byte, error) {
 func queueCost(to store.Recipient, raw []byte) int64 {
 	size := int64(1+len(to.Destination)+1+8+16+valueOverhead+len(raw)) + entryOverhead
 	if to.Order != "" {
-		size += int64(16) + int64(1+len(to.Destination)+1+lineHash+valueOverhead+16) + entryOverhead
+		size += int64(16) + int64(1+len(to.Destination)+1+lineHash+valueOverhead+33) + entryOverhead
 	}
 	return size
 }

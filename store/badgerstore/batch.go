@@ -23,6 +23,7 @@ import (
 // What fits into one group is written at once, without a head and parts.
 type batch struct {
 	store *Store
+	brief bool // an item keeps the Brief of an earlier message, not all of it
 	items []item
 	byKey map[[32]byte]int // the first item under each idempotency key
 	id    store.MessageID  // of the first message that is not an earlier one
@@ -38,7 +39,7 @@ type batch struct {
 
 // item is one message of a batch.
 type item struct {
-	message store.Message
+	message store.Message // its Brief, once the rest has been encoded
 	chunks  int
 	earlier *store.Message // the one that was accepted under its key before
 	same    int            // place, from 1, of the item in this batch with the same key; 0 for none
@@ -46,13 +47,14 @@ type item struct {
 }
 
 // aheadSize is how many bytes are gathered until they are written ahead.
-const aheadSize = 1 << 20
+const aheadSize = 768 << 10
 
 func (s *Store) newBatch() *batch { return &batch{store: s, byKey: make(map[[32]byte]int)} }
 
 // AcceptAll implements store.Acceptor. The bounds of each post are those of Accept.
 func (s *Store) AcceptAll(ctx context.Context, posts iter.Seq2[store.Post, error]) (accepted []store.Accepted, err error) {
 	b := s.newBatch()
+	b.brief = true
 	done := false
 	defer func() {
 		if !done { // also when posts panics
@@ -135,6 +137,7 @@ func (b *batch) add(ctx context.Context, m store.Message, body []byte) error {
 		return &store.PostError{Index: len(b.items), Err: err}
 	}
 	if it.earlier != nil || it.same > 0 {
+		it.message = m.Brief()
 		b.items = append(b.items, it)
 		return nil
 	}
@@ -145,6 +148,7 @@ func (b *batch) add(ctx context.Context, m store.Message, body []byte) error {
 	if err != nil {
 		return &store.PostError{Index: len(b.items), Err: err}
 	}
+	it.message = m.Brief()
 	b.toQueue, b.toQueueCount = b.toQueue+identifyCost, b.toQueueCount+2
 	for n, raw := range raws {
 		b.toQueue, b.toQueueCount = b.toQueue+queueCost(m.Recipients[n], raw), b.toQueueCount+2
@@ -197,9 +201,18 @@ func (b *batch) findEarlier(it *item) error {
 		if err != nil {
 			return fmt.Errorf("read message %s of the same key: %w", id, err)
 		}
-		it.earlier = &earlier.Message
+		it.earlier = b.keep(&earlier.Message)
 		return nil
 	})
+}
+
+// keep returns what is kept of an earlier message.
+func (b *batch) keep(earlier *store.Message) *store.Message {
+	if earlier == nil || !b.brief {
+		return earlier
+	}
+	brief := earlier.Brief()
+	return &brief
 }
 
 // writeAhead writes what has come together, with what tells the next start of it.
@@ -275,7 +288,7 @@ func (b *batch) check(g *group) error {
 		if err != nil {
 			return &store.PostError{Index: i, Err: err}
 		}
-		if it.earlier = earlier; earlier == nil {
+		if it.earlier = b.keep(earlier); earlier == nil {
 			n += int64(len(it.message.Recipients))
 		}
 	}

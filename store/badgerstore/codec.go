@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"net/http"
 	"time"
 
@@ -271,20 +272,33 @@ func decodeAttempt(key, content []byte) (store.Attempt, error) {
 
 // line says where a line begins and ends. Its places are numbered from 1, in the order of acceptance.
 type line struct {
-	head uint64 // place of the delivery that is in the queue, or holds the line up
-	tail uint64 // place of the last behind it, or head
+	head   uint64           // place of the delivery that is in the queue, or holds the line up; tail+1 for none
+	tail   uint64           // place of the last behind it, or head
+	first  store.DeliveryID // the delivery at head; zero if that is not known
+	passed bool             // damaged places have been passed over and are still there
 }
 
+// empty reports whether nobody is in the line. It is kept for the places that it has passed over, which nobody else
+// may get.
+func (l line) empty() bool { return l.head > l.tail }
+
 func encodeLine(l line) []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, l.head), l.tail)
+	raw := append(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, l.head), l.tail), l.first[:]...)
+	if l.passed {
+		return append(raw, 1)
+	}
+	return append(raw, 0)
 }
 
 func decodeLine(content []byte) (line, error) {
-	if len(content) != 16 {
-		return line{}, errors.New("decode line: wrong size")
+	if len(content) != 8+8+16+1 || content[32] > 1 {
+		return line{}, errors.New("decode line: wrong size or state")
 	}
-	l := line{head: binary.BigEndian.Uint64(content), tail: binary.BigEndian.Uint64(content[8:])}
-	if l.tail < l.head {
+	l := line{
+		head: binary.BigEndian.Uint64(content), tail: binary.BigEndian.Uint64(content[8:]),
+		first: store.DeliveryID(content[16:]), passed: content[32] == 1,
+	}
+	if l.head == 0 || l.head-1 > l.tail || l.tail == math.MaxUint64 {
 		return line{}, errors.New("decode line: field out of range")
 	}
 	return l, nil

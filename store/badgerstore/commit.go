@@ -31,7 +31,7 @@ type request struct {
 }
 
 const (
-	groupSize     = 2 << 20 // bytes of a commit group, before Badger's own bound
+	groupSize     = 1 << 20 // bytes of a commit group; Badger's own bound is 15 % of a memtable
 	groupRequests = 1000
 	entryOverhead = 64 // bytes that Badger counts for an entry beside key and value, generously
 
@@ -211,6 +211,11 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	if err := s.Err(); err != nil {
 		return refused, err
 	}
+	// Before anything that asks the system: even a look at the free space hangs where the disk is one of the network.
+	watchdog := time.AfterFunc(commitTimeout, func() {
+		_ = s.fail(fmt.Errorf("commit: not done after %s", commitTimeout))
+	})
+	defer watchdog.Stop()
 	g := &group{txn: s.db.NewTransaction(true), seq: s.seq + 1, base: s.pending.Load(), log: s.log}
 	defer g.txn.Discard()
 	free := s.look()
@@ -229,10 +234,6 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	if g.err != nil {
 		return refused, g.err
 	}
-	watchdog := time.AfterFunc(commitTimeout, func() {
-		_ = s.fail(fmt.Errorf("commit: not done after %s", commitTimeout))
-	})
-	defer watchdog.Stop()
 	if err := s.commitTxn(g.txn); err != nil {
 		if errors.Is(err, badger.ErrTxnTooBig) {
 			return refused, err

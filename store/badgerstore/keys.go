@@ -53,8 +53,8 @@ const (
 )
 
 // ringSize is the number of slots that commit groups are noted in. It must exceed the number of groups that can
-// stand in write-ahead logs at once, since those are what a flipped byte cuts short: four memtables of 16 MiB, and the
-// smallest group was measured at 175 bytes of one, so 383,000.
+// stand in write-ahead logs at once, since those are what a flipped byte cuts short: four memtables of 8 MiB, and the
+// smallest group was measured at 175 bytes of one, so 192,000.
 const ringSize = 1 << 19
 
 var errBadKey = errors.New("malformed key")

@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv("BADGERSTORE_TEST_BATCHES"); path != "" {
 		os.Exit(acceptBatches(path))
 	}
+	if path := os.Getenv("BADGERSTORE_TEST_LARGE"); path != "" {
+		os.Exit(acceptLarge(path))
+	}
 	os.Exit(m.Run())
 }
 

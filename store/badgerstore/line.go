@@ -3,7 +3,6 @@ package badgerstore
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -15,7 +14,8 @@ import (
 
 // A line is the pending deliveries of a destination with the same Order. Its head stands in the queue, or has ended
 // and is Blocking; the others stand under l, at places without a gap, until they become the head. So the next is found
-// by its key, however many have gone before. A line without any delivery has no record.
+// by its key, however many have gone before. A line without any delivery has no record, unless damaged places of it
+// have been passed over.
 
 // readLine returns the line with the given key, and false if there is none. A damaged record is made anew from what
 // stands behind the head.
@@ -31,17 +31,7 @@ func (g *group) readLine(key []byte) (l line, ok bool, err error) {
 		return l, true, err
 	}
 	g.log.Error("line cannot be read, its places are counted again", zap.Error(err))
-	l = line{head: 1, tail: 1}
-	first := true
-	scanKeys(g.txn, waitingKey(key, 0)[:len(key)], nil, func(key []byte) bool {
-		place := binary.BigEndian.Uint64(key[len(key)-8:])
-		if first {
-			l.head, first = max(place, 1)-1, false
-		}
-		l.tail = place
-		return true
-	})
-	return l, true, nil
+	return countLine(g.txn, key), true, nil
 }
 
 // isDatabase reports whether an error is not about one record.
@@ -61,18 +51,18 @@ func (g *group) enqueue(d store.Delivery, raw []byte) {
 	case err != nil:
 		g.fail(err)
 		return
-	case ok:
+	case ok && !l.empty():
 		l.tail++
 		g.set(waitingKey(key, l.tail), d.ID[:], raw)
 	default:
-		l = line{head: 1, tail: 1}
+		l = line{head: l.tail + 1, tail: l.tail + 1, first: d.ID, passed: l.passed}
 		g.set(queueKey(d.Destination, d.Cursor()), raw)
 	}
 	g.set(key, encodeLine(l))
 }
 
-// advance makes the next of a line its head, and returns it; or deletes the line, and returns the zero Delivery.
-// key is that of the line.
+// advance makes the next of a line its head, and returns it; or ends the line, and returns the zero Delivery. key is
+// that of the line.
 func (g *group) advance(key []byte) store.Delivery {
 	l, ok, err := g.readLine(key)
 	if err != nil {
@@ -97,15 +87,21 @@ func (g *group) advance(key []byte) store.Delivery {
 			}
 			// It stays where it is, pending: the line goes on without it.
 			g.log.Error("delivery in a line cannot be read and is passed over", zap.Error(err))
+			l.passed = true
 			continue
 		}
 		g.remove(at)
 		g.set(queueKey(next.Destination, next.Cursor()), raw)
-		l.head = place
+		l.head, l.first = place, next.ID
 		g.set(key, encodeLine(l))
 		return next
 	}
-	g.remove(key)
+	switch {
+	case l.passed:
+		g.set(key, encodeLine(line{head: l.tail + 1, tail: l.tail, passed: true}))
+	case ok:
+		g.remove(key)
+	}
 	return store.Delivery{}
 }
 
@@ -118,8 +114,9 @@ func (s *Store) Release(ctx context.Context, destination string, limit int) (rel
 		return 0, err
 	}
 	defer s.use.RUnlock()
+	var from []byte // not from the first again: what has been deleted costs time too
 	for released < limit {
-		keys := s.blockedLines(destination, min(limit-released, releaseGroup))
+		keys := s.blockedLines(destination, from, min(limit-released, releaseGroup))
 		if len(keys) == 0 {
 			return released, nil
 		}
@@ -131,7 +128,11 @@ func (s *Store) Release(ctx context.Context, destination string, limit int) (rel
 					return s.noSpace(s.reserve / 2)
 				}
 				done = 0
-				for _, key := range keys {
+				for n, key := range keys {
+					if g.size+releaseMost > s.maxGroupSize {
+						keys = keys[:n]
+						break
+					}
 					if g.release(key) {
 						done++
 					}
@@ -143,20 +144,25 @@ func (s *Store) Release(ctx context.Context, destination string, limit int) (rel
 			return released, fmt.Errorf("release lines of %q: %w", destination, err)
 		}
 		released += done
-		if done == 0 {
-			return released, nil // another call has been quicker
+		if len(keys) == 0 {
+			continue // others have filled the group
 		}
+		from = append(keys[len(keys)-1], 0)
 	}
 	return released, nil
 }
 
-// releaseSize is what letting one line go writes, at most: two deliveries, each under two keys, and the line.
-const releaseSize = 3 << 10
+// releaseSize is what letting one line go writes as a rule: two deliveries, each under two keys, and the line. With
+// releaseMost it writes as much as it can at most.
+const (
+	releaseSize = 3 << 10
+	releaseMost = 2*maxDelivery + releaseSize
+)
 
-// blockedLines returns up to limit k keys of a destination.
-func (s *Store) blockedLines(destination string, limit int) (keys [][]byte) {
+// blockedLines returns up to limit k keys of a destination, from the given one on; nil means from the first.
+func (s *Store) blockedLines(destination string, from []byte, limit int) (keys [][]byte) {
 	_ = s.db.View(func(txn *badger.Txn) error {
-		scanKeys(txn, destinationPrefix(kindBlocked, destination), nil, func(key []byte) bool {
+		scanKeys(txn, destinationPrefix(kindBlocked, destination), from, func(key []byte) bool {
 			keys = append(keys, bytes.Clone(key))
 			return len(keys) < limit
 		})

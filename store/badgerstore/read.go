@@ -59,7 +59,7 @@ func scanKeys(txn *badger.Txn, prefix, from []byte, fn func(key []byte) (more bo
 }
 
 // Due implements store.Queue. An entry of the queue that is damaged is made anew from the delivery's other records, and
-// left out if that does not help: one bad record does not hold up a destination.
+// left out if that does not help: one bad record does not hold up a destination, nor the line that it is the head of.
 func (s *Store) Due(ctx context.Context, destination string, after store.Cursor, limit int) (due []store.Delivery, err error) {
 	if err := s.begin(ctx); err != nil {
 		return nil, err
@@ -68,6 +68,18 @@ func (s *Store) Due(ctx context.Context, destination string, after store.Cursor,
 	if limit <= 0 {
 		return nil, nil
 	}
+	due, lost, err := s.readQueue(ctx, destination, after, limit)
+	if err == nil && len(lost) > 0 && s.passOver(ctx, destination, lost) {
+		due, _, err = s.readQueue(ctx, destination, after, limit)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read queue of %q: %w", destination, err)
+	}
+	return due, nil
+}
+
+// readQueue is Due, and returns the deliveries that it has left out too.
+func (s *Store) readQueue(ctx context.Context, destination string, after store.Cursor, limit int) (due []store.Delivery, lost []store.DeliveryID, err error) {
 	prefix := queuePrefix(destination)
 	from, walk := s.heads.begin(prefix, append(queueKey(destination, after), 0), after == store.Cursor{})
 	var first []byte
@@ -91,6 +103,8 @@ func (s *Store) Due(ctx context.Context, destination string, after store.Cursor,
 			}
 			if ok {
 				due = append(due, d)
+			} else if _, at, err := parseQueueKey(key); err == nil {
+				lost = append(lost, at.ID)
 			}
 			if err := ctx.Err(); err != nil {
 				return err
@@ -98,10 +112,7 @@ func (s *Store) Due(ctx context.Context, destination string, after store.Cursor,
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read queue of %q: %w", destination, err)
-	}
-	return due, nil
+	return due, lost, err
 }
 
 // queued returns the delivery of an entry of a destination's queue, and false if it cannot be read.
@@ -150,14 +161,28 @@ func mend(txn *badger.Txn, key []byte) (d store.Delivery, ok bool, err error) {
 
 // warnOnce logs a damaged record of a queue, which is met again and again.
 func (s *Store) warnOnce(key []byte, cause error) {
+	if s.once(string(key)) {
+		s.log.Error("record of a queue is damaged", zap.String("record", describe(key)), zap.Error(cause))
+	}
+}
+
+// once reports whether it is asked for the first time about something damaged. Beyond a thousand of those it never is.
+func (s *Store) once(what string) bool {
 	const remembered = 1000
 	s.failure.Lock()
 	defer s.failure.Unlock()
-	if s.damaged[string(key)] || len(s.damaged) >= remembered {
-		return
+	if s.damaged[what] || len(s.damaged) >= remembered {
+		return false
 	}
-	s.damaged[string(key)] = true
-	s.log.Error("record of a queue is damaged", zap.String("record", describe(key)), zap.Error(cause))
+	s.damaged[what] = true
+	return true
+}
+
+// forget makes once report it again.
+func (s *Store) forget(what string) {
+	s.failure.Lock()
+	defer s.failure.Unlock()
+	delete(s.damaged, what)
 }
 
 // PendingDestinations implements store.History. A destination all of whose pending deliveries stand behind blocked

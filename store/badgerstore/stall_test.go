@@ -45,6 +45,28 @@ func TestStall(t *testing.T) {
 			mustDo(t, s.db.Close()) // Close leaves that to the end of the process
 		})
 	})
+	t.Run("so does a look at the free space that hangs", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			letGo := make(chan struct{})
+			var hangs atomic.Bool
+			s, err := Open(Options{Path: t.TempDir(), free: func(string) (int64, error) {
+				if hangs.Load() {
+					<-letGo
+				}
+				return 1 << 40, nil
+			}})
+			mustDo(t, err)
+			hangs.Store(true)
+			begun := time.Now()
+			_, _, err = s.Accept(t.Context(), newMessage(t, "alerts"), nil)
+			if took := time.Since(begun); !errors.Is(err, store.ErrBroken) || took != commitTimeout {
+				t.Errorf("Accept: error %v after %s, want ErrBroken after %s", err, took, commitTimeout)
+			}
+			close(letGo)
+			mustDo(t, s.Close())
+			mustDo(t, s.db.Close())
+		})
+	})
 	t.Run("Close ends while a commit hangs", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, letGo := stalling(t)

@@ -48,15 +48,19 @@ type Options struct {
 	commit func(*badger.Txn) error          // tests: commits a group; nil means (*badger.Txn).Commit
 }
 
-// Badger's sizes. A group of 2 MiB must fit into 15 % of a memtable.
+// Badger's sizes; docs/badger.md, "Memory", says what they cost. A value of almost valueThreshold must fit into 15 % of
+// a memtable.
 const (
-	memTableSize   = 16 << 20
+	memTableSize   = 8 << 20
 	memTables      = 2
-	levelZero      = 3
+	blockSize      = 64 << 10
+	levelZero      = 2
+	levelZeroStall = 3       // with 4, Badger may merge them into one table of any size
 	valueThreshold = 1 << 20 // a value of this size would go to the value log, which must stay empty (docs/badger.md, "Value log")
 
-	// floor is what Badger may write to disk before it gives any back (docs/badger.md, "Full disk").
-	floor = (memTables+2)*memTableSize + 2*levelZero*memTableSize + 64<<20
+	// floor is what Badger may write to disk before it gives any back: memtables, the first level and what it is merged
+	// with, and as much for a merge of larger tables (docs/badger.md, "Full disk").
+	floor = 224 << 20
 
 	closeTimeout = 15 * time.Second
 )
@@ -182,7 +186,11 @@ func (s *Store) open(acceptLoss bool) (err error) {
 	s.maxGroupSize = min(groupSize, s.db.MaxBatchSize()*9/10)
 	s.maxGroupEntries = s.db.MaxBatchCount() * 9 / 10
 	s.committer.Go(s.commitLoop)
-	if err := s.finishBatches(); err != nil {
+	err = s.finishBatches()
+	if err == nil {
+		err = s.mendLines()
+	}
+	if err != nil {
 		close(s.requests)
 		if s.Err() == nil { // else a commit may hang
 			s.committer.Wait()
@@ -222,7 +230,9 @@ func badgerOptions(path string) badger.Options {
 		WithNumMemtables(memTables).
 		WithNumCompactors(2).
 		WithNumLevelZeroTables(levelZero).
-		WithNumLevelZeroTablesStall(8).
+		WithNumLevelZeroTablesStall(levelZeroStall).
+		WithCompression(options.None).
+		WithBlockSize(blockSize).
 		WithBlockCacheSize(16 << 20).
 		WithIndexCacheSize(16 << 20).
 		WithChecksumVerificationMode(options.NoVerification). // verifyTables has done it; each record is checked when read

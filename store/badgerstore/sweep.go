@@ -88,8 +88,9 @@ type sweeping struct {
 	deleted int
 }
 
-// sweepKeys is the number of keys from which on a group is written.
-const sweepKeys = 4000
+// sweepKeys is the number of keys from which on a group is written. With those of the largest message, two for each of
+// its deliveries, they are fewer than a transaction takes.
+const sweepKeys = 3000
 
 // add takes in the message that an e key belongs to, or the key alone.
 func (w *sweeping) add(ctx context.Context, endKey []byte) error {
@@ -128,6 +129,11 @@ func (w *sweeping) add(ctx context.Context, endKey []byte) error {
 	for len(attempts) > sweepKeys {
 		w.keys = append(w.keys, attempts[:sweepKeys]...)
 		attempts = attempts[sweepKeys:]
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+	}
+	if n := len(w.keys); n > 0 && n+len(attempts)+len(last) > sweepKeys {
 		if err := w.flush(ctx); err != nil {
 			return err
 		}

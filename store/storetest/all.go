@@ -85,7 +85,7 @@ func testAcceptAll(t *testing.T, open Open) {
 			all := posts(t, c.n, c.size, "alerts", "audit")
 			for i := range all {
 				all[i].Message.Recipients[0].Order = fmt.Sprint(i % 3)
-				all[i].Message.Header = []store.Field{{Name: "X-A", Value: fmt.Sprint(i)}}
+				all[i].Message.Header, all[i].Message.Path = []store.Field{{Name: "X-A", Value: fmt.Sprint(i)}}, "/a?b"
 			}
 			var heads []store.Delivery
 			for i, a := range acceptAll(t, s, all) {
@@ -94,7 +94,7 @@ func testAcceptAll(t *testing.T, open Open) {
 				if a.Existing {
 					t.Errorf("post %d: existing, want it new", i)
 				}
-				equal(t, "accepted", a.Message, want)
+				equal(t, "accepted", a.Message, want.Brief())
 				m, body, err := s.Load(t.Context(), want.ID)
 				if err != nil || !bytes.Equal(body, all[i].Body) {
 					t.Fatalf("post %d: Load: %d bytes, error %v; want the %d bytes of the body", i, len(body), err, len(all[i].Body))
@@ -260,7 +260,7 @@ func testAcceptAllKeys(t *testing.T, open Open) {
 					t.Errorf("post %d: got %s, existing %t; want %s, %t", i, got[i].Message.ID, got[i].Existing, want.id, want.existing)
 				}
 			}
-			equal(t, "earlier", got[1].Message, first)
+			equal(t, "earlier", got[1].Message, first.Brief())
 			equal(t, "of the same sequence", got[2].Message, got[0].Message)
 			equal(t, "pending", s.Pending(), int64(3))
 			for _, i := range []int{1, 2, 4} {

@@ -103,10 +103,10 @@ func (m *Memory) addAllLocked(all []store.Post) ([]store.Accepted, error) {
 			return nil, &store.PostError{Index: i, Err: err}
 		}
 		if first != nil {
-			accepted[i] = store.Accepted{Message: cloneMessage(*first), Existing: true}
+			accepted[i] = store.Accepted{Message: cloneMessage(first.Brief()), Existing: true}
 			continue
 		}
-		accepted[i] = store.Accepted{Message: cloneMessage(msg)}
+		accepted[i] = store.Accepted{Message: cloneMessage(msg.Brief())}
 		n += int64(len(msg.Recipients))
 	}
 	if n > 0 && m.pending+n > m.maxPending {
