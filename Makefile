@@ -1,5 +1,5 @@
-# Everything here needs Go, make and gcc (for the race detector), and nothing else: the linters are Go tools of this
-# module, pinned by go.mod and go.sum.
+# Everything here needs Go, make and gcc (for the race detector); the tests need Chromium too, which make test installs
+# if it can. The linters are Go tools of this module, pinned by go.mod and go.sum.
 
 GO      ?= go
 VERSION ?=
@@ -11,16 +11,28 @@ BENCHFLAGS ?=
 LDFLAGS := -s -w $(if $(VERSION),-X main.buildVersion=$(VERSION))
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-npm lint fmt tidy build bench test-crash schema fuzz clean
+.PHONY: help test chromium dashboard screenshots test-npm lint fmt tidy build bench test-crash schema fuzz clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-test: ## all tests, with the race detector
+test: chromium ## all tests, with the race detector; the browser tests need Chromium
 	$(GO) test -race -timeout 10m ./...
 
-test-npm: ## our signatures against verifiers written for Node, our JSONPath against the public suite; needs node and npm
-	$(GO) test -tags npm -run '^TestNPM' -count=1 ./relay/sign ./relay/match
+chromium: ## install Chromium by apt-get, for the browser tests, if there is none
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium fonts-roboto-unhinted fonts-liberation; } || \
+		{ echo "the tests need Chromium; as root: apt-get install chromium"; exit 1; }
+
+dashboard: ## build the dashboard anew from relay/admin/dashboard/ui; needs node and npm
+	cd relay/admin/dashboard/ui && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent check && npm run --silent build
+
+screenshots: chromium ## write each page of the dashboard, in light and dark, to build/screenshots
+	rm -rf build/screenshots
+	POSTERN_SCREENSHOTS=$(CURDIR)/build/screenshots $(GO) test -count=1 -run '^TestPages$$' ./relay/admin/dashboard
+
+test-npm: ## our signatures and JSONPath against what Node has, the dashboard's build against its source; needs node and npm
+	$(GO) test -tags npm -run '^TestNPM' -count=1 ./relay/sign ./relay/match ./relay/admin/dashboard
 
 lint: ## gofmt, go vet, staticcheck, and nothing of the testing package in the program
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "not formatted by gofmt:"; echo "$$out"; exit 1; fi
@@ -39,6 +51,7 @@ build: ## the static binary, bin/postern; VERSION=1.2.3 stamps a release
 
 bench: ## figures beside their bounds; binds port 443 of a loopback address
 	$(GO) run ./cmd/postern-bench $(BENCHFLAGS)
+	$(GO) test ./store/badgerstore -run '^$$' -bench '^BenchmarkDeliveries$$' -benchtime 100x -timeout 30m
 
 test-crash: build ## the crash test with the real binary, ROUNDS=60 times kill -9; binds port 443 of a loopback address
 	CRASH_ROUNDS=$(ROUNDS) CRASH_BINARY=$(CURDIR)/bin/postern $(GO) test ./cmd/postern -run '^TestCrash$$' -count=1 -v -timeout 30m
@@ -55,5 +68,5 @@ fuzz: ## each fuzz target for FUZZTIME=20s
 		done; \
 	done
 
-clean: ## remove what make build made
-	rm -rf bin
+clean: ## remove what was made here
+	rm -rf bin build relay/admin/dashboard/ui/node_modules

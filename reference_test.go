@@ -16,7 +16,7 @@ import (
 	"github.com/postern-relay/postern/config"
 )
 
-var update = flag.Bool("update", false, "write the table of keys in docs/configuration.md anew")
+var update = flag.Bool("update", false, "write anew what is made from the code: the tables in docs/configuration.md and docs/metrics.md, and testdata/metrics.txt")
 
 const (
 	tableBegin = "<!-- The rest is written by a test from the schema and the examples: go test -run TestConfigurationReference -update . -->\n"

@@ -41,7 +41,7 @@ func TestURLAloneIsACompleteConfig(t *testing.T) {
 	want := Config{
 		Listen: Listen{Ingest: "127.0.0.1:8025", AcceptedStatus: 202, Admin: DefaultAdmin, MaxBody: 1 << 20},
 		Store:  Store{Path: "./data", Retention: Duration(72 * time.Hour), MinFree: 256 << 20, MaxPending: 1_000_000},
-		Log:    Log{Format: "auto", Level: "info"},
+		Log:    Log{Format: "auto", Level: "info"}, Tracing: Tracing{SampleRatio: 1},
 		Egress: Egress{UserAgent: "Postern/1"},
 	}
 	got := *cfg

@@ -16,6 +16,10 @@ store:
 log:
   format: json
   level: debug
+tracing:
+  otlp_endpoint: http://127.0.0.1:4318
+  headers: {X-Tenant: "${env:TOKEN}"}
+  sample_ratio: 0.5
 egress:
   user_agent: Acme/2
   proxy: http://proxy.example:3128
@@ -57,7 +61,7 @@ destinations:
     order_on_failure: block
     batch: {every: 2s, max: 50}
     allow_networks: [10.20.0.0/16]
-    keep: {response: 1KiB}
+    keep: {body: false, response: 1KiB, redact: ["$.card.number", $..token]}
   plain:
     url: https://hooks.example.com/plain
     auth: {bearer: {token: "${env:TOKEN}"}}

@@ -14,7 +14,7 @@ var inheritance = map[string][2]string{
 	"auth": {"{bearer: {token: d}}", "{basic: {username: o, password: o}}"}, "tls": {"{ca_file: /d}", "{ca_file: /o}"},
 	"sign": {"[{standard: {secrets: [d]}}]", "[]"}, "timeout": {"5s", "6s"}, "success": {"[201]", "[202]"},
 	"retry": {"none", "{attempts: 2}"}, "concurrency": {"2", "3"}, "allow_networks": {"[10.0.0.0/8]", "[]"},
-	"keep": {"{response: 1KiB}", "{response: 2KiB}"}, "when": {"$.d", "$.o"}, "forward_headers": {"[X-D]", "[]"},
+	"keep": {"{response: 1KiB, body: false, redact: [$.d]}", "{response: 2KiB, body: true, redact: []}"}, "when": {"$.d", "$.o"}, "forward_headers": {"[X-D]", "[]"},
 	"forward_path": {"true", "false"}, "body": {"d", "o"}, "expect": {"[{path: $.d}]", "[{path: $.o, values: [1, null]}]"},
 	"breaker": {"none", "{failures: 2}"}, "rate": {"5/s", "6/m"}, "order": {"key", "all"}, "order_on_failure": {"block", "next"},
 	"batch": {"{max: 5}", "{every: 1s}"},

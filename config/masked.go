@@ -16,8 +16,8 @@ import (
 )
 
 // Masked returns the effective config as YAML: defaults and overrides applied, each destination complete, in a
-// stable order. Secrets are *** and so is what a ${} reference stood for in other texts, except for addresses and
-// folders of this machine. Keys that are not supported yet are left out.
+// stable order. Secrets are *** and so are the values in the query of a URL and what a ${} reference stood for in other
+// texts, except for addresses and folders of this machine. Keys that are not supported yet are left out.
 func (c *Config) Masked() ([]byte, error) {
 	var out bytes.Buffer
 	dumper, err := yaml.NewDumper(&out, yaml.WithV4Defaults(), yaml.WithLineWidth(-1))
@@ -133,8 +133,12 @@ func isUnset(v reflect.Value, f field, n *yaml.Node) bool {
 }
 
 func (c *Config) scalarNode(v reflect.Value, path string, r rules) *yaml.Node {
+	isURL := strings.HasSuffix(path, "url") || path == "egress.proxy" || path == "tracing.otlp_endpoint"
 	if own, ok := c.src.origin(path); ok && !r.clear {
 		if shown, ok := c.src.shown[own]; ok {
+			if isURL {
+				shown = withoutQuery(shown)
+			}
 			return text(shown)
 		}
 	}
@@ -147,8 +151,8 @@ func (c *Config) scalarNode(v reflect.Value, path string, r rules) *yaml.Node {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!float", Value: strconv.FormatFloat(v.Float(), 'g', -1, 64)}
 	}
 	s := fmt.Sprint(v.Interface())
-	if strings.HasSuffix(path, ".url") || path == "egress.proxy" {
-		s = withoutPassword(s)
+	if isURL {
+		s = withoutQuery(withoutPassword(s))
 	}
 	return text(s)
 }
@@ -163,6 +167,23 @@ func withoutPassword(s string) string {
 		return scheme + "://" + mask + rest[i:]
 	}
 	return s
+}
+
+// withoutQuery hides the values in the query of a URL, which may be a key of the receiver's.
+func withoutQuery(s string) string {
+	before, query, ok := strings.Cut(s, "?")
+	if !ok {
+		return s
+	}
+	pairs := strings.Split(query, "&")
+	for i, pair := range pairs {
+		if name, _, ok := strings.Cut(pair, "="); ok {
+			pairs[i] = name + "=" + mask
+		} else if pair != "" {
+			pairs[i] = mask // without a name it may be the key itself
+		}
+	}
+	return before + "?" + strings.Join(pairs, "&")
 }
 
 // sensitiveHeader finds headers whose values are secrets though they were written into the file.

@@ -14,7 +14,7 @@ func TestMasked(t *testing.T) {
 store: {path: "${env:DIR}/data"}
 destinations:
   z:
-    url: https://a.example/${env:CANARY}?key=${env:CANARY}
+    url: https://a.example/${env:CANARY}?key=${env:CANARY}&literal=canary-literal&canary-literal
     headers: {X-Plain: shown, X-Part: "a ${env:CANARY} b", Authorization: canary-literal, X-Api-Key: canary-literal}
     events: ["${env:CANARY}"]
     auth: {basic: {username: "${env:CANARY}", password: canary-literal}}
@@ -32,7 +32,7 @@ destinations:
 			if strings.Contains(got, "canary") {
 				t.Errorf("a secret is in\n%s", got)
 			}
-			for _, want := range []string{"shown", "a *** b", "https://a.example/***?key=***", "/srv/data", "72h", "X-Api-Key", "https://***@a.example/"} {
+			for _, want := range []string{"shown", "a *** b", "https://a.example/***?key=***&literal=***&***", "/srv/data", "72h", "X-Api-Key", "https://***@a.example/"} {
 				if !strings.Contains(got, want) {
 					t.Errorf("got no %q in\n%s", want, got)
 				}

@@ -31,8 +31,8 @@ type Config struct {
 	Store Store `yaml:"store"`
 	// What the log looks like.
 	Log Log `yaml:"log"`
-	// Where traces go.
-	Tracing Tracing `yaml:"tracing" rule:"later"`
+	// Where OpenTelemetry traces go, and how many.
+	Tracing Tracing `yaml:"tracing"`
 	// What all requests to the outside have in common.
 	Egress Egress `yaml:"egress"`
 	// Any keys of a destination; each destination inherits them. A mapping is merged key by key with the
@@ -104,10 +104,14 @@ type Log struct {
 	Level string `yaml:"level" rule:"clear;enum=debug|info|warn|error;default=info"`
 }
 
-// Tracing says where traces go.
+// Tracing says where OpenTelemetry traces go, and how many.
 type Tracing struct {
-	// URL of an OpenTelemetry collector that takes OTLP over HTTP.
-	OTLPEndpoint string `yaml:"otlp_endpoint"`
+	// Base URL of a collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; /v1/traces is appended. http is for loopback only, any other host needs https; the port is free. Without it there are no traces, and the app's traceparent is passed on as it is.
+	OTLPEndpoint string `yaml:"otlp_endpoint" rule:"empty"`
+	// Headers for the collector: name and value.
+	Headers map[string]Secret `yaml:"headers" rule:"max=20"`
+	// Share of the traces that begin here which are recorded, from 0 to 1. Where the app sends a traceparent, its flag decides instead.
+	SampleRatio float64 `yaml:"sample_ratio" rule:"min=0;max=1;default=1"`
 }
 
 // Egress is what all requests to the outside have in common.
@@ -130,7 +134,7 @@ type Destination struct {
 	Enabled bool `yaml:"enabled" rule:"default=true"`
 	// Method of the request. GET sends no body.
 	Method string `yaml:"method" rule:"enum=POST|PUT|PATCH|DELETE|GET;default=POST"`
-	// Patterns of the events that go here from POST /events/{type}: in alert.* the star is one segment, in alert.** it is the rest.
+	// Patterns of the events that go here from POST /events/{type}: in alert.* the star is one segment, in alert.** it is the rest. Postern's own events go to patterns that begin with postern. alone, such as postern.**.
 	Events []string `yaml:"events" rule:"max=1000"`
 	// Filter on the body of what is posted to /events or /cloudevents (JSONPath, RFC 9535): only messages in which it finds something go here, such as $[?@.severity == "high"]. A filter at the root is about the body itself if that is an object, and about its elements if it is an array. The body must be JSON then.
 	When string `yaml:"when" rule:"empty"`
@@ -364,10 +368,12 @@ type Batch struct {
 
 // Keep says what the history keeps.
 type Keep struct {
-	// Whether the body of a message is kept after its last delivery.
-	Body bool `yaml:"body" rule:"later;default=true"`
+	// Whether the body of a message is kept after the end of its last delivery, and what a template made of it at all.
+	// Without it a delivery cannot be replayed.
+	Body bool `yaml:"body" rule:"default=true"`
 	// Bytes kept of each response's body, at most 64KiB.
 	Response Size `yaml:"response" rule:"min=0B;max=64KiB;default=16KiB"`
-	// JSONPaths of values that are masked in the history.
-	Redact []string `yaml:"redact" rule:"later"`
+	// JSONPaths (RFC 9535) of values that are *** in the history: in the body of a message after the end of its last
+	// delivery, which cannot be replayed then, and in the bodies of requests and answers at once.
+	Redact []string `yaml:"redact"`
 }

@@ -319,13 +319,13 @@ func TestARelayFollowsItsFiles(t *testing.T) {
 		t.Errorf("got %q, want the second secret", got)
 	}
 	r.write(t, text+"  c: {url: 'https://c.test/'}\n")
-	until(t, "the config is reloaded", func() bool { return r.out("c") != nil })
+	until(t, "the config is reloaded", func() bool { return r.outlet("c") != nil })
 
 	r.write(t, text+"  c: {url: 'https://c.test/', auth: {bearer: {token: '${file:"+secret+"2}'}}}\n")
 	until(t, "a secret that is missing is told", func() bool { return refused() == 1 })
-	before := r.out("c")
+	before := r.outlet("c")
 	replaceFile(t, secret+"2", "third\n")
-	until(t, "the config is reloaded when the secret has come", func() bool { return r.out("c") != before })
+	until(t, "the config is reloaded when the secret has come", func() bool { return r.outlet("c") != before })
 
 	r.write(t, "destinations: [")
 	until(t, "a mistake is told", func() bool { return refused() == 2 })

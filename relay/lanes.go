@@ -58,6 +58,16 @@ func (r *Relay) lane(name string) *lane.Lane {
 	return nil
 }
 
+// outlet returns what the attempts of a destination go through, or nil if none may be begun.
+func (r *Relay) outlet(name string) *outlet {
+	r.lanes.mu.RLock()
+	defer r.lanes.mu.RUnlock()
+	if l := r.lanes.running[name]; l != nil && !l.retired {
+		return l.out
+	}
+	return nil
+}
+
 // handover is what is to become of the lanes with a plan. It is made beforehand, so that nothing can fail in the middle.
 type handover struct {
 	plan  *Plan
@@ -151,11 +161,18 @@ func (r *Relay) handOver(h *handover) error {
 // begin has the lane of a destination go by a plan, a new one if none runs. The caller holds lanes.mu.
 func (r *Relay) begin(name string, h *handover, out *outlet) {
 	d, cfg, part := h.plan.destinations[name], h.plan.laneConfig(name), r.lanes.part
+	counted := r.metrics.destination(name)
 	next := &lane.Lane{
 		Name: name, Queue: r.Store, Sender: out, Retry: d.retry, Concurrency: d.concurrency, Rate: d.rate, Batch: d.batch,
 		Breaker: d.breaker, BlockOnFailure: d.blockOnFailure,
-		Observe: func(before, after store.Delivery, a store.Attempt) { r.observe(part.ctx, before, after, a) },
-		Drain:   r.Drain, Now: r.Now, Log: r.Log.Named("lane"),
+		Observe: func(before, after store.Delivery, a store.Attempt) {
+			counted.observe(after, a)
+			r.observe(part.ctx, before, after, a)
+		},
+		FollowUp: func(_, after store.Delivery, a store.Attempt) *lane.FollowUp {
+			return r.notices.failed(part.ctx, after, a)
+		},
+		Drain: r.Drain, Now: r.Now, Log: r.Log.Named("lane"),
 	}
 	if l := r.lanes.running[name]; l != nil {
 		receiver := lane.AnotherReceiver
@@ -168,7 +185,8 @@ func (r *Relay) begin(name string, h *handover, out *outlet) {
 			return
 		}
 	}
-	next.Pauses, next.Outage, next.Outages = r.pauses.keeper(next), h.outages[name], r.Store
+	told := &outages{Store: r.Store, Notices: &r.notices}
+	next.Pauses, next.Outage, next.Outages, next.Opened = r.pauses.keeper(next), h.outages[name], told, told.opened
 	if p, ok := h.paused[name]; ok {
 		next.Paused = &p
 		r.Log.Warn("destination is paused", zap.String("destination", name), zap.Time("since", p.At), zap.String("reason", p.Reason))
@@ -209,6 +227,12 @@ func (r *Relay) endHandovers() {
 	r.lanes.part = nil
 }
 
+// accepted tells of a delivery that has been accepted, and stands at c.
+func (r *Relay) accepted(destination string, c store.Cursor) {
+	r.wake(destination, c)
+	r.changes.Accepted(destination, c.ID)
+}
+
 // wake tells the lane of a destination that something pending may have appeared at c.
 func (r *Relay) wake(destination string, c store.Cursor) {
 	if l := r.lane(destination); l != nil {
@@ -228,11 +252,16 @@ type outlet struct {
 
 // Send implements lane.Sender.
 func (o *outlet) Send(ctx context.Context, d store.Delivery) store.Attempt {
-	o.mu.Lock()
-	o.sending++
-	o.mu.Unlock()
+	o.begin()
 	defer o.sent()
 	return o.sender.Send(ctx, d)
+}
+
+// begin says that a request may be made, until sent.
+func (o *outlet) begin() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sending++
 }
 
 func (o *outlet) sent() {

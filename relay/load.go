@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 
@@ -54,6 +55,9 @@ func (o origin) load() (plan *Plan, files []string, err error) {
 		return nil, files, err
 	}
 	plan.origin = o
+	if plan.shown, err = showDestinations(cfg); err != nil {
+		return nil, files, fmt.Errorf("show config %q: %w", o.path, err)
+	}
 	return plan, files, nil
 }
 

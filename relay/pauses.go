@@ -13,8 +13,9 @@ import (
 // at it: what people ask for and what a 410 causes take turns. Its methods may be called from several goroutines, and
 // wait for one another only if they are about the same destination.
 type pauses struct {
-	Store store.Pauser                        // required
-	Lane  func(destination string) *lane.Lane // the one that runs for it now, or nil; required
+	Store   store.Pauser                        // required
+	Lane    func(destination string) *lane.Lane // the one that runs for it now, or nil; required
+	Notices *notices                            // nil tells nobody of pauses and their ends
 
 	mu    sync.Mutex               // guards the field below
 	turns map[string]chan struct{} // of capacity 1: full while somebody changes the pause of the destination
@@ -50,7 +51,7 @@ func (p *pauses) Pause(ctx context.Context, destination string, note store.Pause
 	defer end()
 	l := p.Lane(destination)
 	if l == nil {
-		return p.Store.Pause(ctx, destination, note)
+		return p.keep(ctx, destination, note)
 	}
 	before := l.Stats().Paused
 	// The lane first: a 410 that comes while the store is written would put another note into it.
@@ -58,11 +59,33 @@ func (p *pauses) Pause(ctx context.Context, destination string, note store.Pause
 	if now := l.Stats().Paused; now != nil {
 		note = *now
 	}
-	err = p.Store.Pause(ctx, destination, note)
+	err = p.keep(ctx, destination, note)
 	if err != nil && before == nil {
 		l.Resume()
 	}
 	return err
+}
+
+// keep writes a pause to the store, and tells of it if there was none. The caller has the turn.
+func (p *pauses) keep(ctx context.Context, destination string, note store.Pause) error {
+	_, paused, err := p.kept(ctx, destination)
+	if err == nil {
+		err = p.Store.Pause(ctx, destination, note)
+	}
+	if err == nil && !paused && p.Notices != nil {
+		p.Notices.paused(ctx, destination, note)
+	}
+	return err
+}
+
+// kept returns the pause of a destination that the store has, if it has one.
+func (p *pauses) kept(ctx context.Context, destination string) (store.Pause, bool, error) {
+	all, err := p.Store.Paused(ctx)
+	if err != nil {
+		return store.Pause{}, false, fmt.Errorf("read pauses: %w", err)
+	}
+	note, ok := all[destination]
+	return note, ok, nil
 }
 
 // Resume ends the pause of a destination, if there is one. The lane stays paused if the store returns an error.
@@ -72,11 +95,18 @@ func (p *pauses) Resume(ctx context.Context, destination string) error {
 		return err
 	}
 	defer end()
+	note, paused, err := p.kept(ctx, destination)
+	if err != nil {
+		return err
+	}
 	if err := p.Store.Resume(ctx, destination); err != nil {
 		return err
 	}
 	if l := p.Lane(destination); l != nil {
 		l.Resume()
+	}
+	if paused && p.Notices != nil {
+		p.Notices.resumed(ctx, destination, note)
 	}
 	return nil
 }
@@ -102,7 +132,7 @@ func (k keeper) Pause(ctx context.Context, destination string, _ store.Pause) er
 	if note == nil {
 		return nil
 	}
-	if err := k.pauses.Store.Pause(ctx, destination, *note); err != nil {
+	if err := k.pauses.keep(ctx, destination, *note); err != nil {
 		return err
 	}
 	if now := k.pauses.Lane(destination); now != nil && now != k.lane {

@@ -33,16 +33,20 @@ type Plan struct {
 	destinations   map[string]*destination
 	names          []string      // of destinations, sorted
 	parsing        chan struct{} // turns to parse a large body for filters
+	reduces        bool          // there is a destination whose messages are not kept as they are
+	tracing        tracing
 
-	config *config.Config // that all of the above comes from
+	config *config.Config   // that all of the above comes from
+	shown  map[string]shown // of each destination; of a plan that was loaded
 	origin origin
 }
 
 // destination is one target: what routes to it, when attempts are made, and what they look like.
 type destination struct {
 	enabled  bool
-	patterns []match.Pattern
-	when     *match.Filter // nil lets every message pass
+	patterns []match.Pattern // of events of the app
+	notices  []match.Pattern // of Postern's own
+	when     *match.Filter   // nil lets every message pass
 
 	order          order
 	blockOnFailure bool
@@ -90,6 +94,7 @@ func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
 		c.fault("egress.proxy", err)
 		c.proxy = proxy
 	}
+	p.tracing = c.tracing()
 	for _, name := range sortedKeys(cfg.Egress.Resolve) {
 		if strings.ContainsAny(name, ":/") {
 			c.fault("egress.resolve."+name, errors.New("not the name of a host; write it without a port and a path"))
@@ -97,6 +102,7 @@ func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
 	}
 	for name, d := range cfg.Destinations {
 		p.destinations[name] = c.destination("destinations."+name, d)
+		p.reduces = p.reduces || p.destinations[name].reduces()
 		p.names = append(p.names, name)
 	}
 	slices.Sort(p.names)
@@ -133,7 +139,14 @@ func (c *compiler) destination(key string, d *config.Destination) *destination {
 	}
 	for i, text := range d.Events {
 		pattern, err := match.ParsePattern(text)
-		if c.fault(fmt.Sprintf("%s.events[%d]", key, i), err) {
+		own := err == nil && isNotice(text)
+		if own {
+			err = checkNoticePattern(text, pattern)
+		}
+		switch fine := c.fault(fmt.Sprintf("%s.events[%d]", key, i), err); {
+		case fine && own:
+			out.notices = append(out.notices, pattern)
+		case fine:
 			out.patterns = append(out.patterns, pattern)
 		}
 	}
@@ -278,6 +291,7 @@ func (d *destination) sender(r *Relay, name string) (*egress.Sender, func(), err
 	closeIdle := receiver.CloseIdleConnections
 	o := d.egress
 	o.Transport, o.Messages, o.Now, o.Log = receiver, r.Store, r.Now, r.Log.Named("egress")
+	o.Tracer = r.traces.tracer
 	if o.Auth.OAuth2 != nil {
 		// The token endpoint is often a public one beside a private receiver, and who we are there is told by the secret.
 		files.Cert, files.Key, files.BesideSystem = "", "", true

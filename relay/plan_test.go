@@ -54,6 +54,9 @@ func keyChanges(t *testing.T) map[string]string {
 		"listen.max_body":        "listen: {max_body: 2MiB}" + baseConfig,
 		"listen.tokens":          "listen: {tokens: [0123456789abcdef]}" + baseConfig,
 		"store.retention":        "store: {retention: 1h}" + baseConfig,
+		"tracing.otlp_endpoint":  "tracing: {otlp_endpoint: 'http://127.0.0.1:4318'}" + baseConfig,
+		"tracing.headers":        "tracing: {otlp_endpoint: 'http://127.0.0.2:4318', headers: {X-Tenant: a}}" + baseConfig,
+		"tracing.sample_ratio":   "tracing: {otlp_endpoint: 'http://127.0.0.2:4318', sample_ratio: 0.5}" + baseConfig,
 		"egress.user_agent":      "egress: {user_agent: Acme/1}" + baseConfig,
 		"egress.deny_networks":   "egress: {deny_networks: [203.0.113.0/24]}" + baseConfig,
 		"egress.resolve":         "egress: {resolve: {hooks.example.com: 127.0.0.1}}" + baseConfig,
@@ -90,6 +93,8 @@ func keyChanges(t *testing.T) map[string]string {
 		"destinations.*.concurrency":           destination("concurrency: 3"),
 		"destinations.*.allow_networks":        destination("allow_networks: [10.0.0.0/8]"),
 		"destinations.*.keep.response":         destination("keep: {response: 1KiB}"),
+		"destinations.*.keep.body":             destination("keep: {body: false}"),
+		"destinations.*.keep.redact":           destination("keep: {redact: [$.card.number]}"),
 
 		"destinations.*.when":                          destination("when: $.a"),
 		"destinations.*.forward_headers":               destination("forward_headers: [X-Request-Id]"),
@@ -155,6 +160,9 @@ func TestEveryKeyChangesThePlan(t *testing.T) {
 	for key, text := range changes {
 		t.Run(key, func(t *testing.T) {
 			before := baseConfig
+			if strings.HasPrefix(key, "tracing.") {
+				before = "tracing: {otlp_endpoint: 'http://127.0.0.2:4318'}" + baseConfig
+			}
 			for part, variant := range variants {
 				if strings.Contains(key, part) {
 					before += "    " + variant + "\n"
@@ -192,6 +200,7 @@ func describePlan(t *testing.T, p *Plan) string {
 	t.Helper()
 	var b bytes.Buffer
 	fmt.Fprintln(&b, p.ingestAddress, p.adminAddress, p.tokens, p.acceptedStatus, p.maxBody, p.retention)
+	fmt.Fprintln(&b, p.tracing.endpoint, p.tracing.header, p.tracing.ratio)
 	for _, name := range p.names {
 		d := p.destinations[name]
 		fmt.Fprintln(&b, name, d.enabled, d.patterns, d.when, d.retry, d.concurrency, d.rate, d.batch, d.breaker, d.order, d.blockOnFailure)
@@ -199,7 +208,7 @@ func describePlan(t *testing.T, p *Plan) string {
 		fmt.Fprintln(&b, d.transport.MinVersion, d.transport.MaxConnsPerHost, d.files)
 		o := d.egress
 		fmt.Fprintln(&b, o.URL, o.Method, o.ContentType, o.UserAgent, o.Header, o.Timeout, o.KeepResponse, o.Success)
-		fmt.Fprintln(&b, o.Body, o.ForwardHeader, o.ForwardPath)
+		fmt.Fprintln(&b, o.Body, o.ForwardHeader, o.ForwardPath, o.OmitBody, o.PlainHeader, len(o.Redact), p.reduces)
 		fmt.Fprintf(&b, "%+v %+v %+v %+v\n", o.Auth.Basic, o.Auth.Bearer, o.Auth.APIKey, o.Auth.OAuth2)
 		for _, e := range o.Expect {
 			for _, answer := range []string{`{}`, `{"a":1}`, `{"a":2}`, `{"b":1}`} {
@@ -280,6 +289,7 @@ func TestFaultsOfThePlanHaveTheirPlace(t *testing.T) {
     url: https://2130706433/
     allow_networks: [10.0.0.0/8, 169.254.1.0/24]
 egress: {resolve: {"hooks.example.com:443": 127.0.0.1}}
+tracing: {otlp_endpoint: "http://collector:4318/", headers: {Content-Type: text/plain, X-Fine: yes}, sample_ratio: 2}
 `
 	path := filepath.Join(t.TempDir(), "postern.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -305,6 +315,9 @@ egress: {resolve: {"hooks.example.com:443": 127.0.0.1}}
 		"127.0.0.1",
 		"destinations.inward.allow_networks[1]: 169.254.1.0/24 is link-local",
 		"egress.resolve.hooks.example.com:443: not the name of a host",
+		"postern.yaml:22:26: tracing.otlp_endpoint: http is for a collector on loopback only",
+		"tracing.headers.Content-Type: ",
+		"tracing.sample_ratio: out of range",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("faults lack %q; got:\n%s", want, got)
@@ -353,9 +366,14 @@ destinations:
 func TestReferencesInRequestsAreMasked(t *testing.T) {
 	cfg, err := config.Parse("postern.yaml", []byte(`
 destinations:
-  a: {expect: [{path: $.a, values: [plain, "${env:TOKEN}", {x: ["${env:TOKEN}2"]}]}], body: '{"token": "${env:BODY}"}'}
+  a: {expect: [{path: $.a, values: [plain, "${env:TOKEN}", {x: ["${env:TOKEN}2"]}]}], body: '{"token": "${env:BODY}"}',
+    headers: {X-Any: "key=${env:HEADER};v=1"}, auth: {bearer: {token: "${env:AUTH}"}},
+    sign: [{hmac: {header: X-S, secret: "${env:SIGN}"}}]}
 defaults: {url: "https://a.example.com/${env:URL}"}
-`), []string{"TOKEN=s3cret-from-env", "BODY=s3cret-of-the-body", "URL=s3cret-of-the-url"})
+`), []string{
+		"TOKEN=s3cret-from-env", "BODY=s3cret-of-the-body", "URL=s3cret-of-the-url", "HEADER=s3cret-of-a-header",
+		"AUTH=s3cret-of-the-auth", "SIGN=s3cret-that-signs",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +382,10 @@ defaults: {url: "https://a.example.com/${env:URL}"}
 		t.Fatal(err)
 	}
 	got := slices.Compact(slices.Sorted(slices.Values(p.destinations["a"].egress.Secrets)))
-	if want := []string{"s3cret-from-env", "s3cret-of-the-body", "s3cret-of-the-url"}; !slices.Equal(got, want) {
+	want := []string{
+		"s3cret-from-env", "s3cret-of-a-header", "s3cret-of-the-auth", "s3cret-of-the-body", "s3cret-of-the-url", "s3cret-that-signs",
+	}
+	if !slices.Equal(got, want) {
 		t.Errorf("texts to mask: got %q, want %q", got, want)
 	}
 }
@@ -430,6 +451,7 @@ destinations:
 	}{
 		{ingest.Post{Destination: "of"}, ingest.RouteError{Fault: ingest.UnknownDestination, Destination: "of", Nearest: "off"}},
 		{ingest.Post{Destination: "a", Path: "/x"}, ingest.RouteError{Fault: ingest.PathNotForwarded, Destination: "a"}},
+		{ingest.Post{Event: "postern.delivery.failed"}, ingest.RouteError{Fault: ingest.ReservedEvent}},
 		{ingest.Post{Event: "alert.fired", Body: []byte("{")}, ingest.RouteError{Fault: ingest.BodyNotJSON, Destination: "high"}},
 		{
 			ingest.Post{Event: "cost.huge", Body: []byte("[" + strings.Repeat("[0],", 50_000) + "0]")},
@@ -478,6 +500,7 @@ func TestFaultsShowNoReferencedValue(t *testing.T) {
 		"auth: {oauth2: {client_id: a, client_secret: b, token_url: 'http://x.example/${env:CANARY}'}}",
 		"sign: [{timestamped: {header: X-S, secret: ['${env:CANARY}', short]}}]", "sign: [{profile: {name: '${env:CANARY}', secret: '0123456789'}}]",
 		"sign: [{rfc9421: {key_id: k, algorithm: ed25519, secret: '${env:CANARY}'}}]", "rate: '${env:CANARY}'", "breaker: '${env:CANARY}'",
+		"keep: {redact: ['$[${env:CANARY}']}",
 	} {
 		t.Run(key, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "postern.yaml")

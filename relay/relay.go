@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -26,8 +27,14 @@ import (
 	"github.com/postern-relay/postern/store"
 )
 
-// adminDrain is how long admin requests may go on when all the rest has stopped.
-const adminDrain = time.Second
+const (
+	// adminDrain is how long admin requests may go on when all the rest has stopped.
+	adminDrain = time.Second
+
+	// The export of traces gets what is left of the drain time, within these bounds.
+	leastTraceDrain = time.Second
+	maxTraceDrain   = 5 * time.Second
+)
 
 // Relay is one running relay. Set its fields, then call Run once.
 type Relay struct {
@@ -47,6 +54,12 @@ type Relay struct {
 	// Level is set to log.level by each reload; nil makes that a key whose change needs a restart.
 	Level *zap.AtomicLevel
 
+	Version string // of Postern, for the admin API to tell; empty tells none
+
+	// Metrics is where all metrics are registered, for /metrics; those of the store may be there already. It is for one
+	// Relay alone. nil makes one.
+	Metrics *prometheus.Registry
+
 	plan    atomic.Pointer[Plan] // in force; nil before Run has begun
 	ingest  atomic.Pointer[ingest.Handler]
 	load    ingest.Load // of all its handlers
@@ -56,6 +69,13 @@ type Relay struct {
 	lanes   lanes
 	pauses  pauses
 	watches watches
+	traces  traces
+	notices notices
+
+	metrics  *metrics        // nil before Run
+	activity *admin.Activity // of the last hour
+	changes  *admin.Changes  // for those who watch
+
 	reloads struct {
 		turn sync.Mutex // held by the one in progress
 
@@ -75,6 +95,9 @@ func (r *Relay) Run(ctx context.Context) error {
 		return errors.New("relay: Plan and Store are required")
 	}
 	r.setDefaults()
+	if err := r.measure(ctx); err != nil {
+		return err
+	}
 
 	ingestServer, adminServer, err := r.open()
 	if err != nil {
@@ -98,9 +121,15 @@ func (r *Relay) Run(ctx context.Context) error {
 	defer stopFront()
 	back, stopBack := newPart(base, stop)
 	defer stopBack()
+	exports, stopExports := newPart(base, stop)
+	defer stopExports()
+	r.traces.begin(exports)
+	r.traces.use(r.Plan.tracing)
 	r.beginHandovers(lanes)
+	r.notices.remind(ctx, r.Plan, first.paused, first.outages)
 	if err := r.handOver(first); err != nil {
-		return errors.Join(err, ingestServer.Close(), adminServer.Close())
+		stopExports()
+		return errors.Join(err, exports.group.Wait(), ingestServer.Close(), adminServer.Close())
 	}
 	for _, name := range r.Plan.names {
 		r.release(ctx, name)
@@ -111,6 +140,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		Store: r.Store, Retention: func() time.Duration { return r.plan.Load().retention }, Now: r.Now, Log: r.Log.Named("sweep"),
 	}
 	lanes.start("sweep", sweep.Run)
+	lanes.start("notices", r.notices.Run)
 	r.logStart(ctx, ingestServer, adminServer)
 	lanes.start("reload by signal", r.obey)
 	if r.Follow {
@@ -128,14 +158,20 @@ func (r *Relay) Run(ctx context.Context) error {
 	r.draining.Store(true)
 	close(r.stopping)
 	r.Log.Info("stopping", zap.Duration("drain_seconds", r.Drain), zap.Int64("pending", r.Store.Pending()))
+	begun := time.Now()
 	// One time bounds requests and attempts alike.
 	cut := time.AfterFunc(r.Drain, func() { _ = ingestServer.Close() }) // its error is that of Run as well
 	defer cut.Stop()
 	r.endHandovers()
 	stopLanes()
 	err = lanes.group.Wait()
+	r.notices.finish(ctx)
 	stopFront()
 	err = errors.Join(err, front.group.Wait())
+	r.traces.end()
+	cutExports := time.AfterFunc(min(max(r.Drain-time.Since(begun), leastTraceDrain), maxTraceDrain), stopExports)
+	defer cutExports.Stop()
+	err = errors.Join(err, exports.group.Wait())
 	stopBack()
 	err = errors.Join(err, back.group.Wait())
 	if broken := r.Store.Err(); broken != nil {
@@ -174,9 +210,13 @@ func (r *Relay) setDefaults() {
 	if r.Now == nil {
 		r.Now = time.Now
 	}
+	r.traces.Log, r.traces.Version = r.Log.Named("tracing"), r.Version
 	r.stopping = make(chan struct{})
 	r.tokens = r.Plan.tokens
-	r.pauses.Store, r.pauses.Lane = r.Store, r.lane
+	r.activity, r.changes = &admin.Activity{Now: r.Now}, &admin.Changes{}
+	r.pauses.Store, r.pauses.Lane, r.pauses.Notices = r.Store, r.lane, &r.notices
+	r.notices.Store, r.notices.Plan, r.notices.Accepted = r.Store, r.plan.Load, r.accepted
+	r.notices.Now, r.notices.Log = r.Now, r.Log.Named("notices")
 }
 
 // open binds both listeners, so that a port in use is an error before anything has started.
@@ -191,7 +231,7 @@ func (r *Relay) open() (ingestServer, adminServer *listen.Server, err error) {
 	}
 	adminServer, err = listen.Open(listen.Options{
 		Address: r.Plan.adminAddress, Drain: adminDrain, Log: r.Log.Named("listen.admin"),
-		Handler: &admin.Handler{Ready: r.unready, Steering: steering{r}, Log: r.Log.Named("admin")},
+		Handler: api{steering{r}}.handler(),
 	})
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open admin listener: %w", err), ingestServer.Close())
@@ -203,9 +243,10 @@ func (r *Relay) open() (ingestServer, adminServer *listen.Server, err error) {
 // ingestHandler makes what takes messages by a plan.
 func (r *Relay) ingestHandler(p *Plan) *ingest.Handler {
 	return &ingest.Handler{
-		Acceptor: r.Store, Router: p, Wake: r.wake, Watch: r.watches.watch, Deliveries: r.Store, Load: &r.load,
+		Acceptor: r.Store, Router: p, Wake: r.accepted, Watch: r.watches.watch, Deliveries: r.Store, Load: &r.load,
 		MaxBody: p.maxBody, AcceptedStatus: p.acceptedStatus, Draining: r.draining.Load, Stopping: r.stopping,
-		Now: r.Now, Log: r.Log.Named("ingest"),
+		Now: r.Now, Log: r.Log.Named("ingest"), Metrics: r.metrics.forIngest(),
+		Tracer: r.traces.tracer,
 	}
 }
 

@@ -57,10 +57,13 @@ func (r *Relay) releaseLater(before, after *Plan) {
 	})
 }
 
-// observe is told of each attempt that is on record; ctx is that of the lanes. One that was begun while its destination blocked on failure may end
-// when it does so no more, and nobody else would let go what stands behind it.
+// observe is told of each attempt that is on record; ctx is that of the lanes. One that was begun while its destination
+// blocked on failure may end when it does so no more, and nobody else would let go what stands behind it.
 func (r *Relay) observe(ctx context.Context, before, after store.Delivery, a store.Attempt) {
 	r.watches.observe(before, after, a)
+	r.activity.Observe(before, after, a)
+	r.changes.Observe(before, after, a)
+	r.reduce(ctx, after)
 	if after.Blocking {
 		r.release(ctx, after.Destination)
 	}

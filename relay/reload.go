@@ -77,6 +77,11 @@ func (r *Relay) reload(ctx context.Context, by trigger) error {
 	r.reloads.mu.Lock()
 	r.reloads.last = outcome
 	r.reloads.mu.Unlock()
+	r.metrics.reloaded(outcome)
+	r.changes.Reload()
+	if err == nil {
+		r.activity.Keep(func(name string) bool { return after.destinations[name] != nil })
+	}
 	r.logReload(ctx, by, before, after, outcome, time.Since(start))
 	return err
 }
@@ -125,6 +130,7 @@ func (r *Relay) adopt(p *Plan) (refused []string) {
 			r.tokens = p.tokens
 		}
 	}
+	r.traces.use(p.tracing)
 	if r.Level != nil {
 		if level, err := zapcore.ParseLevel(p.config.Log.Level); err == nil { // the config knows no other
 			r.Level.SetLevel(level)
@@ -154,6 +160,9 @@ func settings(c *config.Config) []setting {
 		{"store.max_pending", c.Store.MaxPending, true},
 		{"log.format", c.Log.Format, true},
 		{"log.level", c.Log.Level, false},
+		{"tracing.otlp_endpoint", c.Tracing.OTLPEndpoint, false},
+		{"tracing.headers", c.Tracing.Headers, false},
+		{"tracing.sample_ratio", c.Tracing.SampleRatio, false},
 		{"egress.user_agent", c.Egress.UserAgent, false},
 		{"egress.proxy", c.Egress.Proxy, false},
 		{"egress.deny_networks", c.Egress.DenyNetworks, false},

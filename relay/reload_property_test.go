@@ -68,7 +68,7 @@ func TestReloadsUnderTrafficLoseNothing(t *testing.T) {
 			return http.StatusOK
 		})
 	}
-	untouched := r.out("e")
+	untouched := r.outlet("e")
 
 	type taken struct{ host, id string }
 	var (
@@ -145,7 +145,7 @@ func TestReloadsUnderTrafficLoseNothing(t *testing.T) {
 	if lost != 0 || len(r.far.doubled) != 0 {
 		t.Errorf("of %d deliveries %d were lost, and attempted twice at the same time were %v", len(accepted), lost, r.far.doubled)
 	}
-	if r.out("e") != untouched {
+	if r.outlet("e") != untouched {
 		t.Error("the lane of a destination that never changed was touched")
 	}
 }

@@ -73,7 +73,7 @@ func TestReload(t *testing.T) {
 			}
 			before := map[string]*outlet{}
 			for _, host := range rigHosts {
-				before[host[:1]] = r.out(host[:1])
+				before[host[:1]] = r.outlet(host[:1])
 			}
 			got := r.reloadWith(t, tc.after)
 			if got.At.IsZero() || got.Err != nil {
@@ -89,7 +89,7 @@ func TestReload(t *testing.T) {
 			}
 			var changed []string
 			for _, host := range rigHosts {
-				if name := host[:1]; r.out(name) != before[name] {
+				if name := host[:1]; r.outlet(name) != before[name] {
 					changed = append(changed, name)
 				}
 			}
@@ -126,7 +126,7 @@ func TestAWrongConfigChangesNothing(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRig(t, twoDestinations)
-			a, b, plan := r.out("a"), r.out("b"), r.plan.Load()
+			a, b, plan := r.outlet("a"), r.outlet("b"), r.plan.Load()
 			if tc.after == "" {
 				replaceFile(t, r.path, "")
 			} else {
@@ -153,14 +153,14 @@ func TestAWrongConfigChangesNothing(t *testing.T) {
 			if got := r.LastReload(); got.At.IsZero() || got.Err == nil || got.Err.Error() != err.Error() {
 				t.Errorf("got last reload %+v, want the error", got)
 			}
-			if r.out("a") != a || r.out("b") != b || r.plan.Load() != plan {
+			if r.outlet("a") != a || r.outlet("b") != b || r.plan.Load() != plan {
 				t.Error("something has changed")
 			}
 			if reasons := r.unready(); len(reasons) != 0 {
 				t.Errorf("got not ready: %v, want ready", reasons)
 			}
 			r.awaitState(t, r.accept(t, "a"), store.Delivered)
-			if got := r.reloadWith(t, twoDestinations); got.Err != nil || r.out("a") != a {
+			if got := r.reloadWith(t, twoDestinations); got.Err != nil || r.outlet("a") != a {
 				t.Errorf("after the mistake was mended: got %+v, want it reloaded and the lanes as they were", got)
 			}
 		})
@@ -181,11 +181,11 @@ func TestAWrongConfigChangesNothing(t *testing.T) {
 		r := newRig(t, twoDestinations, func(r *rig) { r.Store = &pauseTrouble{Store: r.memory, failing: &failing, err: broken} })
 		failing.Store(true)
 		r.write(t, twoDestinations+"  c: {url: 'https://c.test/'}\n")
-		if err := r.Reload(t.Context()); !errors.Is(err, broken) || r.out("c") != nil {
-			t.Errorf("got %v and a lane %v, want the error and none", err, r.out("c"))
+		if err := r.Reload(t.Context()); !errors.Is(err, broken) || r.outlet("c") != nil {
+			t.Errorf("got %v and a lane %v, want the error and none", err, r.outlet("c"))
 		}
 		failing.Store(false)
-		if err := r.Reload(t.Context()); err != nil || r.out("c") == nil {
+		if err := r.Reload(t.Context()); err != nil || r.outlet("c") == nil {
 			t.Errorf("got %v, want it reloaded", err)
 		}
 		// Nobody may be left waiting for a turn.
@@ -215,13 +215,13 @@ func TestReloadTakesSecretsFromTheirFiles(t *testing.T) {
 	text = strings.Replace(text, "file:token", "file:"+filepath.Join(dir, "token"), 1)
 	replaceFile(t, filepath.Join(dir, "token"), "first-canary\n")
 	r := newRig(t, text)
-	b := r.out("b")
+	b := r.outlet("b")
 	r.awaitState(t, r.accept(t, "a"), store.Delivered)
 	replaceFile(t, filepath.Join(dir, "token"), "second-canary\n")
 	if err := r.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.LastReload(); !slices.Equal(got.Changed, []string{"a"}) || r.out("b") != b {
+	if got := r.LastReload(); !slices.Equal(got.Changed, []string{"a"}) || r.outlet("b") != b {
 		t.Errorf("got changed %v, want only a", got.Changed)
 	}
 	r.awaitState(t, r.accept(t, "a"), store.Delivered)
@@ -311,7 +311,7 @@ func TestReloadHasItsTime(t *testing.T) {
 		if err := r.Reload(t.Context()); !errors.Is(err, errStopping) {
 			t.Errorf("got %v, want %v", err, errStopping)
 		}
-		if r.plan.Load() != plan || r.out("c") != nil || !r.LastReload().At.IsZero() {
+		if r.plan.Load() != plan || r.outlet("c") != nil || !r.LastReload().At.IsZero() {
 			t.Error("something has changed")
 		}
 	})
@@ -329,7 +329,7 @@ func TestReloadHasItsTime(t *testing.T) {
 		until(t, "the early hangup has its effect", func() bool { return reloaded() == 1 })
 		r.write(t, twoDestinations+"  c: {url: 'https://c.test/'}\n")
 		hangups <- syscall.SIGHUP
-		until(t, "the hangup has its effect", func() bool { return r.out("c") != nil })
+		until(t, "the hangup has its effect", func() bool { return r.outlet("c") != nil })
 		r.write(t, "destinations: [")
 		hangups <- syscall.SIGHUP
 		until(t, "the mistake is told", func() bool { return r.LastReload().Err != nil })

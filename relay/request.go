@@ -14,16 +14,12 @@ import (
 	"github.com/postern-relay/postern/relay/sign"
 )
 
-// minMasked is the least length of a text that is masked wherever it appears in a record: a shorter one appears by
-// chance.
-const minMasked = 6
-
 // request turns the keys that shape requests, and judge their answers, into the options of egress.
 func (c *compiler) request(key string, d *config.Destination) egress.Options {
 	o := egress.Options{
 		Method: d.Method, ContentType: d.ContentType, UserAgent: c.cfg.Egress.UserAgent, Body: d.Body,
 		ForwardPath: d.ForwardPath, Timeout: time.Duration(d.Timeout), KeepResponse: int(d.Keep.Response),
-		Auth: c.auth(key+".auth", d),
+		Auth: c.auth(key+".auth", d), OmitBody: !d.Keep.Body,
 	}
 	if o.KeepResponse == 0 {
 		o.KeepResponse = -1 // egress takes 0 for its default
@@ -48,6 +44,10 @@ func (c *compiler) request(key string, d *config.Destination) egress.Options {
 		o.Header = append(o.Header, egress.Header{
 			Name: name, Value: d.Headers[name].Reveal(), Literal: !strings.Contains(d.Headers[name].Written(), "{{"),
 		})
+		// What the file itself says is no secret, unless the name tells otherwise: egress looks at that.
+		if len(c.cfg.Contents(key+".headers."+name)) == 0 {
+			o.PlainHeader = append(o.PlainHeader, name)
+		}
 	}
 	for _, name := range d.ForwardHeaders {
 		o.ForwardHeader = append(o.ForwardHeader, http.CanonicalHeaderKey(name))
@@ -66,13 +66,16 @@ func (c *compiler) request(key string, d *config.Destination) egress.Options {
 			o.Expect = append(o.Expect, expectation)
 		}
 	}
-	// What shapes requests and judges answers comes back in neither.
-	for _, part := range []string{".url", ".body", ".expect"} {
-		for _, secret := range c.cfg.Contents(key + part) {
-			if text := secret.Reveal(); len(text) >= minMasked {
-				o.Secrets = append(o.Secrets, text)
-			}
+	for i, text := range d.Keep.Redact {
+		path, err := match.ParsePath(text)
+		if c.fault(fmt.Sprintf("%s.keep.redact[%d]", key, i), err) {
+			o.Redact = append(o.Redact, path)
 		}
+	}
+	// What shapes requests and judges answers comes back in neither.
+	o.Secrets = reveal(c.cfg.Contents("egress.user_agent"))
+	for _, part := range []string{".url", ".headers", ".body", ".auth", ".sign", ".expect"} {
+		o.Secrets = append(o.Secrets, reveal(c.cfg.Contents(key+part))...)
 	}
 	labelled := 0
 	for i, s := range d.Sign {

@@ -138,6 +138,11 @@ func (r *rig) reloadWith(t *testing.T, text string) Reloaded {
 	return r.LastReload()
 }
 
+// backAddr returns where the admin listener listens.
+func (r *rig) backAddr() string {
+	return r.logs.FilterMessage("listening").All()[0].ContextMap()["admin"].(string)
+}
+
 // post makes a post and returns the status and the text of the answer.
 func (r *rig) post(t testing.TB, path, body string, header ...string) (int, string) {
 	t.Helper()
@@ -196,16 +201,6 @@ func (r *rig) awaitState(t testing.TB, id store.DeliveryID, want store.State) {
 	until(t, fmt.Sprintf("delivery %s is %s", id, want), func() bool { return r.delivery(t, id).State == want })
 }
 
-// out returns what a destination's attempts go through; it is another one for each change of its lane.
-func (r *rig) out(name string) *outlet {
-	r.lanes.mu.RLock()
-	defer r.lanes.mu.RUnlock()
-	if l := r.lanes.running[name]; l != nil && !l.retired {
-		return l.out
-	}
-	return nil
-}
-
 // until waits until ok says yes, and fails the test if it does not.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
@@ -233,6 +228,7 @@ type far struct {
 type farRequest struct {
 	host, id string
 	header   http.Header
+	body     string
 }
 
 func newFar(t *testing.T, cert tls.Certificate) *far {
@@ -291,7 +287,7 @@ func (f *far) of(host string) []farRequest {
 }
 
 func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	_, _ = io.Copy(io.Discard, r.Body)
+	body, _ := io.ReadAll(r.Body)
 	key := r.Host + " " + r.Header.Get("Webhook-Id")
 	f.mu.Lock()
 	n := 1
@@ -300,7 +296,7 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			n++
 		}
 	}
-	f.requests = append(f.requests, farRequest{host: r.Host, id: r.Header.Get("Webhook-Id"), header: r.Header.Clone()})
+	f.requests = append(f.requests, farRequest{host: r.Host, id: r.Header.Get("Webhook-Id"), header: r.Header.Clone(), body: string(body)})
 	if f.flying[key] > 0 {
 		f.doubled = append(f.doubled, key)
 	}

@@ -44,11 +44,14 @@ func (p *Plan) Route(post ingest.Post) ([]ingest.Route, error) {
 		}
 		return []ingest.Route{d.route(post.Destination, post.Key)}, nil
 	}
+	if isNotice(post.Event) {
+		return nil, &ingest.RouteError{Fault: ingest.ReservedEvent, Event: post.Event}
+	}
 	var routes []ingest.Route
 	body := filtered{raw: post.Body}
 	for _, name := range p.names {
 		d := p.destinations[name]
-		if !d.enabled || !slices.ContainsFunc(d.patterns, func(m match.Pattern) bool { return m.Match(post.Event) }) {
+		if !d.wants(post.Event) {
 			continue
 		}
 		wanted, err := body.passes(d.when, p.parsing)
@@ -63,6 +66,16 @@ func (p *Plan) Route(post ingest.Post) ([]ingest.Route, error) {
 		}
 	}
 	return routes, nil
+}
+
+// wants reports whether messages with an event go to a destination, if its filter lets them. What it gets of ours it has
+// asked for by name: a pattern that every event matches is about those of the app.
+func (d *destination) wants(event string) bool {
+	patterns := d.patterns
+	if isNotice(event) {
+		patterns = d.notices
+	}
+	return d.enabled && slices.ContainsFunc(patterns, func(m match.Pattern) bool { return m.Match(event) })
 }
 
 func (d *destination) route(name, key string) ingest.Route {

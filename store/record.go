@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -12,7 +13,8 @@ type Message struct {
 	Event       string    // dotted type; empty for a post to a destination by name
 	ContentType string    // as posted; empty if the app sent none
 	AcceptedAt  time.Time // when ingest took it
-	Size        int       // bytes of the body
+	Size        int       // bytes of the body as posted
+	Reduced     bool      // the body is no longer the one that was posted, see Steerer.Reduce
 	Hops        int       // relays that it came through before this one, 0 to MaxHops
 	Key         string    // ordering key that the app gave it; empty for none, at most MaxKey bytes
 
@@ -63,6 +65,9 @@ const MaxHops = 3
 // HopsHeader carries the number of relays that a request has come through. Each relay sends one more than it got.
 const HopsHeader = "Postern-Hops"
 
+// ReplayHeader marks the requests of a replay: its value is the number of the replay, from 1. The first round has none.
+const ReplayHeader = "Postern-Replay"
+
 // Delivery returns the n-th delivery of the message as it is before its first attempt.
 func (m Message) Delivery(n int) Delivery {
 	to := m.Recipients[n]
@@ -93,15 +98,51 @@ type Delivery struct {
 	BegunAt     time.Time // when the first attempt of this round that was not interrupted began; zero before it
 	DueAt       time.Time // pending: when the next attempt may be made
 	EndedAt     time.Time // otherwise: when it ended
-	Reason      string    // failed: why, for a person
+	Reason      string    // failed or canceled: why, for a person
+	Last        Outcome   // of the latest attempt on record; zero before the first
 	Blocking    bool      // failed, with an Order: those behind it in its line wait until it is released
 }
 
-// The bounds of what can be on record of a delivery. Engines refuse what lies beyond with ErrInvalid.
+// The bounds of what can be on record of a delivery. Queue.Record refuses what lies beyond with ErrInvalid, and
+// Steerer.Replay a round after the last with ErrTooLarge.
 const (
 	MaxRound    = 1<<16 - 1 // rounds of a delivery
 	MaxAttempts = 1<<16 - 1 // attempts of a round, interrupted ones and probes included
 )
+
+// Outcome is what came of an attempt, in short.
+type Outcome struct {
+	At     time.Time // when the attempt began
+	Class  Class
+	Status int    // HTTP status, 0 without an answer
+	Error  string // as in the Attempt, cut to MaxReason bytes
+}
+
+// Quote begins the part of an Attempt's Error that somebody else has written.
+const Quote = "; it says: "
+
+// Gist says why an attempt had no success, for logs, traces and others that must not hold a piece of what receivers and
+// token endpoints answer: for such a piece the history has Error. It is empty if Error is.
+func (a Attempt) Gist() string {
+	if a.Class == ClassExpect && a.Error != "" {
+		return "the answer does not hold what is expected"
+	}
+	gist, _, _ := strings.Cut(a.Error, Quote)
+	return gist
+}
+
+// Outcome returns the attempt in short, as Queue.Record keeps it with the delivery: At to the millisecond, in UTC.
+func (a Attempt) Outcome() Outcome {
+	return Outcome{At: a.StartedAt.UTC().Truncate(time.Millisecond), Class: a.Class, Status: a.Status, Error: CutReason(a.Error)}
+}
+
+// CutReason cuts a text to MaxReason bytes, where a letter ends.
+func CutReason(text string) string {
+	if len(text) <= MaxReason {
+		return text
+	}
+	return strings.ToValidUTF8(text[:MaxReason], "")
+}
 
 // Attempt is one HTTP request of a delivery and its outcome.
 type Attempt struct {
@@ -115,6 +156,7 @@ type Attempt struct {
 	Status    int    // HTTP status, 0 without an answer
 	Error     string // for a person; empty when Class is OK. Holds no secret, query or body
 
+	Request   Sent          // as it was sent; zero if nothing could be sent
 	Header    http.Header   // of the answer, bounded by the sender
 	Body      []byte        // of the answer, bounded by the sender; nil of a Probe
 	Truncated bool          // the answer's body was longer than Body
@@ -124,6 +166,19 @@ type Attempt struct {
 	Peer        string    // address and port of the other end, empty without a connection
 	Reused      bool      // the connection had carried a request before
 	CertExpires time.Time // of the receiver's leaf certificate, zero without one
+}
+
+// Sent is a request as it was sent, its secrets masked by the sender.
+type Sent struct {
+	Method string
+	URL    string  // with its query, secret values masked
+	Header []Field // in the order of their names
+
+	// Body is what was sent, cut by the sender to a bound, if that was not the message's body. Rendered tells the two
+	// apart when it is empty.
+	Body      []byte
+	Rendered  bool // the body came from a template
+	Truncated bool // the body was longer than Body
 }
 
 // Timing splits the time of an attempt. A phase that did not take place is 0, as the first three are on a

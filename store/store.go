@@ -105,12 +105,15 @@ type Queue interface {
 
 	// Record writes a and the state of its delivery after it, in one transaction, and returns when it is on disk.
 	// before is the delivery as Due returned it. An a with Number 0 is no attempt: only the state is written, as when
-	// a delivery is canceled. ErrStale: the stored delivery is no longer that one, and nothing was written.
+	// the attempt is larger than what can be kept. Last is a's Outcome afterwards, or stays as it was without an attempt,
+	// whatever before and after say. ErrStale: the stored delivery is no longer before, and nothing was written. One that
+	// Expedite has only made due at another time is before all the same. Of one that Cancel or Replay has changed since, an
+	// attempt is written and counts, and nothing else: *OvertakenError, which is an ErrStale.
 	// Record works below the disk reserve, down to half of it, and with a full backlog; below that half it is ErrNoSpace.
 	//
 	// ErrTooLarge and ErrInvalid: this record can never be written, however often it is tried. Its round is from 1 to
-	// MaxRound and its number from 1 to MaxAttempts, before, after and a are of one delivery, and neither an answer nor
-	// a reason is longer than the engine can keep.
+	// MaxRound and its number from 1 to MaxAttempts, before, after and a are of one delivery, and neither a request, an
+	// answer nor a reason is longer than the engine can keep.
 	//
 	// It does nothing for a delivery that stands behind the head of its line (ErrStale), and keeps Blocking only for a
 	// failed one with an Order.
@@ -119,9 +122,36 @@ type Queue interface {
 	// is that one, or the zero Delivery.
 	Record(ctx context.Context, before, after Delivery, a Attempt) (released Delivery, err error)
 
+	// RecordAndAccept is Record, and accepts a post in the same transaction: after a crash there are both or neither. The
+	// record comes first. If the post cannot be accepted, it is written alone, and Recorded.Refused is the error that
+	// Accept would return, ErrTooLarge also for a body of more than MaxFollowUp bytes or for what does not fit into one
+	// transaction with the record. A returned error is one of Record, and neither is written then.
+	RecordAndAccept(ctx context.Context, before, after Delivery, a Attempt, p Post) (Recorded, error)
+
 	// Release lets go what stands behind Blocking deliveries of a destination, which are Blocking no longer then. It
 	// does so for at most limit lines, and returns for how many it did.
 	Release(ctx context.Context, destination string, limit int) (int, error)
+}
+
+// OvertakenError says that a delivery was canceled, or began another round, while an attempt of it was made: the attempt is
+// on record, and the delivery is as Now. It is an ErrStale.
+type OvertakenError struct{ Now Delivery }
+
+func (e *OvertakenError) Error() string {
+	return fmt.Sprintf("%s is %s in round %d meanwhile", e.Now.ID, e.Now.State, e.Now.Round)
+}
+
+// Unwrap returns ErrStale.
+func (*OvertakenError) Unwrap() error { return ErrStale }
+
+// MaxFollowUp is the most bytes of a body that RecordAndAccept accepts.
+const MaxFollowUp = 64 << 10
+
+// Recorded is what came of RecordAndAccept.
+type Recorded struct {
+	Released Delivery // as Record returns it
+	Accepted Accepted // zero if Refused
+	Refused  error    // why the post was not accepted; nil if it was
 }
 
 // Pauser keeps which destinations are paused, across restarts.
@@ -172,6 +202,16 @@ type History interface {
 	// Delivery returns ErrNotFound for an unknown id.
 	Delivery(ctx context.Context, id DeliveryID) (Delivery, error)
 
+	// Deliveries returns up to limit deliveries that pass f, the latest accepted first, from the first behind after; the
+	// zero Place is before all. It looks at a bounded number of records: next, if it is not the zero Place, says where
+	// to go on, and there may be more even if fewer than limit were found. The cost of a page is the same wherever it
+	// begins.
+	Deliveries(ctx context.Context, f Filter, after Place, limit int) (found []Delivery, next Place, err error)
+
+	// Backlog returns what waits for each destination. One for which nothing is pending and no line is held up is not in
+	// it. The cost grows with the destinations and, up to MaxBlocked, with the lines that are held up.
+	Backlog(ctx context.Context) (map[string]Backlog, error)
+
 	// Attempts returns the attempts of a delivery, oldest first, at most limit of them from the latest rounds.
 	Attempts(ctx context.Context, id DeliveryID, limit int) ([]Attempt, error)
 
@@ -181,6 +221,66 @@ type History interface {
 	// PendingDestinations returns the names of the destinations that have pending deliveries, sorted.
 	PendingDestinations(ctx context.Context) ([]string, error)
 }
+
+// Filter says which deliveries are wanted. A field that is not set lets all pass.
+type Filter struct {
+	Destination string
+	State       State
+	Event       string
+	Class       Class     // of the latest attempt
+	Since       time.Time // accepted at this time or later
+	Until       time.Time // accepted before this time
+
+	// Text is contained in one of the ids, the event, the ordering key, the reason or the latest error, in any case of
+	// letters. One that is the beginning of an id, msg_ or dlv_ and up to 32 hexadecimal digits, is looked for there
+	// alone, and found at once.
+	Text string
+}
+
+// Place is a place in the list of deliveries, which is ordered by acceptance, the latest first. It is opaque, and zero
+// at both ends.
+type Place struct{ ID DeliveryID }
+
+// Backlog is what waits for one destination.
+type Backlog struct {
+	Pending int64     // those behind the heads of lines included
+	DueAt   time.Time // of the first that Due returns; zero if there is none, as when all wait behind Blocking ones
+
+	Blocked  int        // lines that a Blocking delivery holds up; of all destinations no more than MaxBlocked are counted
+	Blocking DeliveryID // one of those deliveries; zero without any
+}
+
+// MaxBlocked is how many lines Backlog counts as held up.
+const MaxBlocked = 10_000
+
+// Steerer changes what becomes of deliveries, because a person asks for it. Each call is one transaction, and wakes
+// nobody: the lane of the destination has to be told.
+type Steerer interface {
+	// Replay makes an ended delivery pending again in a new round, or begins the next round of a pending one, due at the
+	// given time. It stands in no line then, unless it was Blocking: then it is the head of its line again. If it was
+	// the head of a line and pending, the one behind it becomes visible to Due. Last stays. Errors: ErrNotFound,
+	// ErrBacklog, ErrNoSpace (as for Accept), ErrTooLarge after MaxRound rounds.
+	Replay(ctx context.Context, id DeliveryID, due time.Time) (Delivery, error)
+
+	// Cancel ends a pending delivery as Canceled with a reason, cut to MaxReason bytes, wherever in its line it stands. Of
+	// a Blocking one it lets go the line; that one stays Failed, and is Blocking no longer. ErrNotFound; ErrStale if it
+	// has ended; ErrNoSpace as for Record. released is as in Queue.Record.
+	Cancel(ctx context.Context, id DeliveryID, at time.Time, reason string) (canceled, released Delivery, err error)
+
+	// Expedite makes a pending delivery due at the given time. ErrNotFound; ErrStale if it has ended or stands behind the
+	// head of its line; ErrNoSpace as for Record.
+	Expedite(ctx context.Context, id DeliveryID, due time.Time) (Delivery, error)
+
+	// Reduce replaces the body of a message whose deliveries have all ended, for what the config does not want kept. nil
+	// removes it. The message is Reduced then, and its Size stays that of the body as posted: a sender must not take
+	// the rest for the body. ErrNotFound; ErrStale if a delivery is pending; ErrTooLarge for a body over MaxReduced
+	// bytes. Of a message that is so large without its body that the engine cannot write both at one moment, it keeps
+	// nothing of the body. The engine does not keep body.
+	Reduce(ctx context.Context, id MessageID, body []byte) error
+}
+
+// MaxReduced is the most bytes of a body that Reduce puts in place of another.
+const MaxReduced = 1 << 20
 
 // Sweeper deletes what has outlived the retention.
 type Sweeper interface {
@@ -199,6 +299,7 @@ type Store interface {
 	OutageKeeper
 	Loader
 	History
+	Steerer
 	Sweeper
 
 	// Broken is closed when the engine cannot go on, after a failed sync for example: the process must end, since

@@ -112,8 +112,11 @@ func (p *program) healthcheckCommand() *cobra.Command {
 there, with the reasons. The address is that of --admin, else listen.admin of the config file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := p.adminClient()
-			err := client.Health(cmd.Context())
+			client, err := p.adminClient()
+			if err != nil {
+				return err
+			}
+			err = client.Health(cmd.Context())
 			if errors.Is(err, admin.ErrAddress) {
 				return usageError{err}
 			}

@@ -56,9 +56,8 @@ func newContract(t *testing.T, ip, more string, prepare func(*receiver.Receiver,
 			t.Errorf("receiver: %v", err)
 		}
 	})
-	c := &contract{
-		far: f, ca: ca, ingest: freeAddress(t), admin: freeAddress(t), config: filepath.Join(dir, "postern.yaml"),
-	}
+	ingest, admin := freeAddresses(t)
+	c := &contract{far: f, ca: ca, ingest: ingest, admin: admin, config: filepath.Join(dir, "postern.yaml")}
 	writeFile(t, c.config, f.config(c.ingest, c.admin, filepath.Join(dir, "data"), more))
 	return c
 }

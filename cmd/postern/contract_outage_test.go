@@ -248,7 +248,8 @@ func TestProxy(t *testing.T) {
 func TestWhyADeliveryFailed(t *testing.T) {
 	s := newSite(t, "127.0.0.40", siteOptions{hosts: []string{"far.test"}})
 	s.answers(func(wireRequest) siteAnswer { return siteAnswer{body: `{"data":{"status":"error"}}`} })
-	dir, ingest, admin := t.TempDir(), freeAddress(t), freeAddress(t)
+	dir := t.TempDir()
+	ingest, admin := freeAddresses(t)
 	config := filepath.Join(dir, "postern.yaml")
 	writeFile(t, config, fmt.Sprintf(`
 listen: {ingest: "%s", admin: "%s"}

@@ -39,7 +39,7 @@ func crashRounds(t *testing.T) int {
 func TestCrash(t *testing.T) {
 	far := newFarEnd(t, "127.0.0.21", "crash.test")
 	dir := t.TempDir()
-	ingest, admin := freeAddress(t), freeAddress(t)
+	ingest, admin := freeAddresses(t)
 	config := filepath.Join(dir, "postern.yaml")
 	writeFile(t, config, far.config(ingest, admin, filepath.Join(dir, "data"),
 		"retry: {attempts: 100, first: 50ms, max: 500ms, factor: 2}"))

@@ -105,7 +105,7 @@ func (p *program) demo(ctx context.Context, length time.Duration) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stage.close()) }()
-	screen := newDemoScreen(p.stdout, p.json)
+	screen := &demoScreen{palette: p.palette(p.stdout), out: p.stdout, json: p.json}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	screen.out = &endingWriter{out: screen.out, end: stop}

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"time"
-
-	"charm.land/lipgloss/v2"
 )
 
 // demoTally is the state of the demo at one moment. In JSON it is one line a second.
@@ -31,21 +29,9 @@ type demoSummary struct {
 
 // demoScreen tells the story: a line a second and a line for each turn of it.
 type demoScreen struct {
+	palette
 	out  io.Writer
 	json bool
-
-	strong, good, bad, faint lipgloss.Style
-}
-
-func newDemoScreen(out io.Writer, asJSON bool) *demoScreen {
-	s := &demoScreen{out: out, json: asJSON}
-	if isTerminal(out) {
-		s.strong = lipgloss.NewStyle().Bold(true)
-		s.good = lipgloss.NewStyle().Foreground(lipgloss.Color("2"))
-		s.bad = lipgloss.NewStyle().Foreground(lipgloss.Color("1"))
-		s.faint = lipgloss.NewStyle().Faint(true)
-	}
-	return s
 }
 
 func (s *demoScreen) intro(stage *demoStage) {

@@ -65,10 +65,11 @@ func runExample(t *testing.T, name string, o exampleOptions) *example {
 		o.shorten(t, doc)
 	}
 	hosts := hostsOf(t, doc)
-	e := &example{dir: dir, env: o.env, ingest: freeAddress(t), began: time.Now().Truncate(time.Second)}
+	ingest, admin := freeAddresses(t)
+	e := &example{dir: dir, env: o.env, ingest: ingest, began: time.Now().Truncate(time.Second)}
 	e.site = newSite(t, o.ip, siteOptions{hosts: hosts, selfSigned: o.selfSigned, tokens: o.tokens})
 
-	admin, own := freeAddress(t), t.TempDir()
+	own := t.TempDir()
 	set(t, doc, e.ingest, "listen", "ingest")
 	set(t, doc, admin, "listen", "admin")
 	set(t, doc, filepath.Join(own, "data"), "store", "path")

@@ -94,14 +94,14 @@ func messageID(answer []byte) (string, error) {
 	return v.ID, nil
 }
 
-// freeAddress returns a loopback address that was free a moment ago.
-func freeAddress(t *testing.T) string {
+// freeAddresses returns two loopback addresses that were free a moment ago, for ingest and admin.
+func freeAddresses(t *testing.T) (ingest, admin string) {
 	t.Helper()
-	ports, err := freePorts(1)
+	ports, err := freePorts(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ports[0]
+	return ports[0], ports[1]
 }
 
 func writeFile(t *testing.T, path, text string) {

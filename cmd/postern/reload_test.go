@@ -14,7 +14,7 @@ import (
 func TestReload(t *testing.T) {
 	far := newFarEnd(t, "127.0.0.71", "reload.test")
 	dir := t.TempDir()
-	ingest, admin := freeAddress(t), freeAddress(t)
+	ingest, admin := freeAddresses(t)
 	config := filepath.Join(dir, "postern.yaml")
 	text := far.config(ingest, admin, filepath.Join(dir, "data"), "headers: {X-Edit: first}\n    timeout: 20s")
 	writeFile(t, config, text)

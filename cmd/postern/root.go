@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,9 +31,10 @@ type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
-	configPath string
-	admin      string // address of the admin listener; empty means that of the config
-	json       bool
+	configPath     string
+	admin          string // address of the admin listener; empty means that of the config
+	adminTokenFile string // file with its token; empty means none
+	json           bool
 }
 
 // usageError marks an error as the caller's: exit code 2.
@@ -54,7 +56,8 @@ signed, authenticated, retried and on record.
 
 See it work, with nothing to configure:   postern demo
 Check a config file:                      postern validate postern.yaml
-Run it:                                   postern run --config postern.yaml`,
+Run it:                                   postern run --config postern.yaml
+See how it does:                          postern stats`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
@@ -67,11 +70,25 @@ Run it:                                   postern run --config postern.yaml`,
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	root.PersistentFlags().BoolVar(&p.json, "json", false, "print JSON for scripts")
-	root.AddCommand(
-		p.runCommand(), p.demoCommand(), p.demoRelayCommand(), p.validateCommand(), p.configCommand(),
-		p.schemaCommand(), p.secretCommand(), p.verifyCommand(), p.healthcheckCommand(), p.pauseCommand(), p.resumeCommand(),
-		p.versionCommand(),
-	)
+	for _, g := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"run", "Run:", []*cobra.Command{p.runCommand(), p.demoCommand(), p.validateCommand(), p.configCommand(), p.schemaCommand(), p.reloadCommand()}},
+		{"try", "Post and try:", []*cobra.Command{p.sendCommand(), p.testCommand(), p.renderCommand()}},
+		{"see", "See:", []*cobra.Command{p.statsCommand(), p.listCommand(), p.showCommand(), p.tailCommand()}},
+		{"steer", "Steer:", []*cobra.Command{p.replayCommand(), p.retryCommand(), p.cancelCommand(), p.pauseCommand(), p.resumeCommand()}},
+		{"tools", "Tools:", []*cobra.Command{p.secretCommand(), p.verifyCommand(), p.healthcheckCommand(), p.versionCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, cmd := range g.commands {
+			cmd.GroupID = g.id
+		}
+		root.AddCommand(g.commands...)
+	}
+	root.AddCommand(p.demoRelayCommand())
+	root.SetHelpCommandGroupID("tools")
+	root.SetCompletionCommandGroupID("tools")
 	return root
 }
 
@@ -121,9 +138,9 @@ func (p *program) exitCode(err error) int {
 	case errors.Is(err, errReported):
 	case hasFaults:
 		// One fault a line, each beginning with its place, so that editors can jump to it.
-		fmt.Fprintln(p.stderr, faults.Error())
+		fmt.Fprintln(p.stderr, cleanBlock(faults.Error()))
 	default:
-		fmt.Fprintln(p.stderr, "postern:", err)
+		fmt.Fprintln(p.stderr, "postern:", cleanBlock(err.Error()))
 	}
 	return code
 }
@@ -132,13 +149,23 @@ func (p *program) exitCode(err error) int {
 func isUnknownCommand(err error) bool {
 	text := err.Error()
 	return strings.HasPrefix(text, "unknown command") || strings.HasPrefix(text, "accepts ") ||
-		strings.HasPrefix(text, "required flag")
+		strings.HasPrefix(text, "requires at least ") || strings.HasPrefix(text, "required flag")
 }
 
 // printJSON writes v as one indented JSON document.
-func (p *program) printJSON(v any) error {
-	enc := json.NewEncoder(p.stdout)
-	enc.SetIndent("", "  ")
+func (p *program) printJSON(v any) error { return p.encode(v, "  ") }
+
+// printJSONLine writes v as one line of JSON.
+func (p *program) printJSONLine(v any) error { return p.encode(v, "") }
+
+func (p *program) encode(v any, indent string) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", indent)
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := p.stdout.Write(escapeJSON(b.Bytes()))
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -93,6 +94,8 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	// What Badger creates would otherwise be readable by everyone (T33).
 	syscall.Umask(0o077)
 
+	registry := prometheus.NewRegistry() // of store and relay
+
 	// The store is opened and closed here, outside of everything that uses it.
 	st, err := badgerstore.Open(badgerstore.Options{
 		Path:       cfg.Store.Path,
@@ -100,6 +103,7 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 		MaxPending: int64(cfg.Store.MaxPending),
 		AcceptLoss: o.acceptLoss,
 		Log:        log.Named("store"),
+		Metrics:    registry,
 	})
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
@@ -111,7 +115,8 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	}()
 
 	r := &relay.Relay{
-		Plan: plan, Store: st, Drain: o.drain, Log: log, Level: &current, Hangups: hangups, Follow: true,
+		Plan: plan, Store: st, Drain: o.drain, Log: log, Level: &current, Hangups: hangups, Follow: true, Version: version,
+		Metrics: registry,
 	}
 	if err := r.Run(ctx); err != nil {
 		log.Error("stopped", zap.Error(err))

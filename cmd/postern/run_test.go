@@ -40,7 +40,7 @@ func answerOf(t *testing.T, client *http.Client, url, body string, header http.H
 func TestRunDeliversWhatTheAppPosts(t *testing.T) {
 	far := newFarEnd(t, "127.0.0.22", "run.test")
 	dir := t.TempDir()
-	ingest, admin := freeAddress(t), freeAddress(t)
+	ingest, admin := freeAddresses(t)
 	config := filepath.Join(dir, "postern.yaml")
 	writeFile(t, config, far.config(ingest, admin, filepath.Join(dir, "data"), `events: ["order.*"]
     headers: {X-Team: data}
@@ -158,7 +158,7 @@ func TestASickDestinationSlowsNoOther(t *testing.T) {
 	healthy, sick := newFarEnd(t, "127.0.0.23", "healthy.test"), newFarEnd(t, "127.0.0.24", "sick.test")
 	sick.SetFault(receiver.Fault{Kind: receiver.Hang})
 	dir := t.TempDir()
-	ingest, admin := freeAddress(t), freeAddress(t)
+	ingest, admin := freeAddresses(t)
 	config := filepath.Join(dir, "postern.yaml")
 	writeFile(t, config, fmt.Sprintf(`
 listen: {ingest: "%s", admin: "%s"}
@@ -198,7 +198,8 @@ destinations:
 func TestUnixSocket(t *testing.T) {
 	far := newFarEnd(t, "127.0.0.25", "unix.test")
 	dir := t.TempDir()
-	socket, admin := filepath.Join(dir, "in.sock"), freeAddress(t)
+	socket := filepath.Join(dir, "in.sock")
+	_, admin := freeAddresses(t)
 	config := filepath.Join(dir, "postern.yaml")
 	writeFile(t, config, far.config("unix://"+socket, admin, filepath.Join(dir, "data"), ""))
 	relay := startPostern(t, admin, "run", "--config", config)

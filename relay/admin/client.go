@@ -11,33 +11,50 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
 
 const (
-	clientTimeout  = 3 * time.Second
-	maxAnswerBytes = 1 << 20
+	healthTimeout  = 3 * time.Second
+	clientTimeout  = 30 * time.Second
+	maxAnswerBytes = 64 << 20
 	unixScheme     = "unix://"
 )
 
-// ErrAddress says that a text is not the address of an admin listener.
+// ErrAddress says that a text is not the address of a listener.
 var ErrAddress = errors.New("not an address; want host:port or unix:///path")
 
-var errClientTimeout = fmt.Errorf("no answer within %v", clientTimeout)
-
-// Client asks a relay through its admin listener. A call takes at most 3 s, uses no proxy and follows no redirect.
-// A malformed Address is ErrAddress.
+// Client asks a relay through its admin listener. It uses no proxy and follows no redirect. Its methods may be called
+// from several goroutines. What the relay refuses is a *Refusal; a malformed Address is ErrAddress.
 type Client struct {
 	// Address is that of the listener as in its config, host:port or unix:///path. One that means all interfaces is
 	// asked on loopback.
 	Address string
+
+	// Token is sent as a bearer token; empty sends none.
+	Token string
+
+	// Timeout bounds a call. 0 means 3 s for Health, and otherwise 30 s, but for Test, which may take as long as the
+	// destination's timeout (at most 11 minutes), and ReplayAll (at most 6 minutes).
+	Timeout time.Duration
 }
+
+// Refusal is what the relay answered instead of what was asked for.
+type Refusal struct {
+	Status int           // of the answer
+	Detail string        // for a person: what is wrong and what to do
+	Errors []ConfigFault // of a refused reload
+}
+
+func (r *Refusal) Error() string { return r.Detail }
 
 // Health asks whether the relay is ready. It returns nil if so, else an error with the reasons or with what was wrong
 // with the answer.
 func (c Client) Health(ctx context.Context) error {
-	status, body, err := c.do(ctx, http.MethodGet, readyPath, nil)
+	status, body, err := c.do(ctx, healthTimeout, http.MethodGet, readyPath, nil)
 	if err == nil {
 		err = judgeHealth(status, body)
 	}
@@ -47,85 +64,11 @@ func (c Client) Health(ctx context.Context) error {
 	return nil
 }
 
-// Pause holds a destination; an empty reason leaves it to the relay to give one.
-func (c Client) Pause(ctx context.Context, name, reason string) (Destination, error) {
-	var body []byte
-	if reason != "" {
-		var err error
-		if body, err = json.Marshal(pauseRequest{Reason: reason}); err != nil {
-			return Destination{}, fmt.Errorf("pause %q: %w", name, err)
-		}
-	}
-	return c.steer(ctx, name, "pause", body)
-}
-
-// Resume lets a destination go on.
-func (c Client) Resume(ctx context.Context, name string) (Destination, error) {
-	return c.steer(ctx, name, "resume", nil)
-}
-
-func (c Client) steer(ctx context.Context, name, action string, body []byte) (Destination, error) {
-	var d Destination
-	status, answer, err := c.do(ctx, http.MethodPost, destinationsPath+"/"+url.PathEscape(name)+"/"+action, body)
-	if err == nil {
-		err = decode(status, answer, &d)
-	}
-	if err != nil {
-		return Destination{}, fmt.Errorf("%s %q through %s: %w", action, name, c.Address, err)
-	}
-	return d, nil
-}
-
-// decode reads an answer into v, or returns what a problem says.
-func decode(status int, answer []byte, v any) error {
-	if status == http.StatusOK {
-		if err := json.Unmarshal(answer, v); err == nil {
-			return nil
-		}
-	}
-	var refused struct{ Detail string }
-	if err := json.Unmarshal(answer, &refused); err == nil && refused.Detail != "" {
-		return errors.New(refused.Detail)
-	}
-	return fmt.Errorf("the answer has the status %d and is not of Postern; check the address", status)
-}
-
-// do makes one request and reads its answer.
-func (c Client) do(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error) {
-	network, dialed, host, err := dialTarget(c.Address)
-	if err != nil {
-		return 0, nil, err
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, clientTimeout, errClientTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, bytes.NewReader(body))
-	if err != nil {
-		return 0, nil, err
-	}
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, network, dialed)
-		},
-	}
-	resp, err := transport.RoundTrip(req) // no http.Client: there is nothing to follow and no cookie to keep
-	if err != nil {
-		return 0, nil, failure(ctx, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
-	if err != nil {
-		return 0, nil, failure(ctx, err)
-	}
-	return resp.StatusCode, answer, nil
-}
-
 // judgeHealth returns nil if an answer of /readyz says that the relay is ready.
 func judgeHealth(status int, body []byte) error {
 	var answer health
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return fmt.Errorf("the answer has the status %d and is not of Postern; check the address", status)
+		return foreign(status)
 	}
 	switch {
 	case status == http.StatusOK && answer.Status == statusReady:
@@ -135,6 +78,129 @@ func judgeHealth(status int, body []byte) error {
 	default:
 		return fmt.Errorf("the answer has the status %d and does not say ready; check the address", status)
 	}
+}
+
+// ask makes a request and decodes the answer. what says what is being done, for an error.
+func ask[Answer any](ctx context.Context, c Client, timeout time.Duration, what, method, path string, body any) (Answer, error) {
+	var answer Answer
+	raw, err := c.raw(ctx, timeout, what, method, path, body)
+	if err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(raw, &answer); err != nil || !ours(raw, reflect.TypeFor[Answer]()) {
+		return answer, fmt.Errorf("%s through %s: %w", what, c.Address, foreign(http.StatusOK))
+	}
+	return answer, nil
+}
+
+// ours reports whether a JSON text is an object with any of the keys of a struct. Whatever listens at a wrong address may
+// well answer {}, which must not be taken for success.
+func ours(raw []byte, t reflect.Type) bool {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(raw, &members) != nil {
+		return false
+	}
+	return slices.ContainsFunc(keysOf(t), func(key string) bool {
+		_, ok := members[key]
+		return ok
+	})
+}
+
+// raw makes a request and returns the body of a 200.
+func (c Client) raw(ctx context.Context, timeout time.Duration, what, method, path string, body any) ([]byte, error) {
+	var encoded []byte
+	if body != nil {
+		var err error
+		if encoded, err = json.Marshal(body); err != nil {
+			return nil, fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	status, answer, err := c.do(ctx, timeout, method, path, encoded)
+	if err == nil && status != http.StatusOK {
+		err = refusal(status, answer)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s through %s: %w", what, c.Address, err)
+	}
+	return answer, nil
+}
+
+// refusal returns what a problem says.
+func refusal(status int, answer []byte) error {
+	var said struct {
+		Detail string
+		Errors []ConfigFault
+	}
+	if err := json.Unmarshal(answer, &said); err == nil && said.Detail != "" {
+		return &Refusal{Status: status, Detail: said.Detail, Errors: said.Errors}
+	}
+	return foreign(status)
+}
+
+func foreign(status int) error {
+	return fmt.Errorf("the answer has the status %d and is not of Postern; check the address", status)
+}
+
+// do makes one request and reads its answer.
+func (c Client) do(ctx context.Context, timeout time.Duration, method, path string, body []byte) (status int, answer []byte, err error) {
+	if c.Timeout > 0 {
+		timeout = c.Timeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v", timeout))
+	defer cancel()
+	resp, err := c.open(ctx, method, path, body)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	switch {
+	case err != nil:
+		return 0, nil, failure(ctx, err)
+	case len(answer) > maxAnswerBytes:
+		return 0, nil, fmt.Errorf("the answer has more than %d bytes", maxAnswerBytes)
+	}
+	return resp.StatusCode, answer, nil
+}
+
+// open makes one request. The caller closes the body of the answer.
+func (c Client) open(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	transport, host, err := Transport(c.Address)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", jsonType)
+	}
+	if c.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	resp, err := transport.RoundTrip(req) // no http.Client: there is nothing to follow and no cookie to keep
+	if err != nil {
+		return nil, failure(ctx, err)
+	}
+	return resp, nil
+}
+
+// Transport returns how to reach a listener of a relay by its address in the config, host:port or unix:///path, and the
+// host to name in the URLs of requests. One that means all interfaces is reached on loopback. It uses no proxy, and
+// makes a connection for each request. A malformed address is ErrAddress.
+func Transport(address string) (transport http.RoundTripper, host string, err error) {
+	network, dialed, host, err := dialTarget(address)
+	if err != nil {
+		return nil, "", err
+	}
+	return &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, network, dialed)
+		},
+	}, host, nil
 }
 
 // dialTarget returns how to dial an address, and the host to ask for.

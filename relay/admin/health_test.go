@@ -28,7 +28,7 @@ func TestHealth(t *testing.T) {
 		{"a reason is text", "GET", "/readyz", []string{`<b>"`}, 503, `["\u003cb\u003e\""]`},
 		{"HEAD", "HEAD", "/readyz", []string{"stopping"}, 503, ""},
 		{"POST", "POST", "/readyz", nil, 405, "use GET"},
-		{"the root lists the paths", "GET", "/", nil, 404, "/livez (the process runs), /readyz (it takes messages) and /api/v1/destinations"},
+		{"the root lists the paths", "GET", "/", nil, 404, "/livez (the process runs), /readyz (it takes messages) and /api/v1/openapi.json"},
 		{"no profiles", "GET", "/debug/pprof/", nil, 404, "nothing at this path"},
 		{"no variables", "GET", "/debug/vars", nil, 404, "nothing at this path"},
 		{"a path below", "GET", "/readyz/", nil, 404, "nothing at this path"},

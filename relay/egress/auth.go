@@ -122,7 +122,7 @@ func (a Auth) secrets() []string {
 		all = append(all, a.Bearer.Token)
 	}
 	if a.APIKey != nil {
-		all = append(all, a.APIKey.Value)
+		all = append(append(all, a.APIKey.Value), credentialParts(a.APIKey.Value)...)
 	}
 	if a.OAuth2 != nil {
 		all = append(all, a.OAuth2.secrets()...)

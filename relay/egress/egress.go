@@ -10,6 +10,18 @@
 // Bodies and header values may be templates, see [Options]. They see the message, call pure functions, and are bounded
 // in output, time and memory; a body is never read as one. What comes from the app and is sent on, by a template, as a
 // header or as a path, cannot make another request of it: the message fails, and nothing is sent.
+//
+// The record of an attempt has the request as it was sent: every header that the receiver saw, and the body if a
+// template made it. Credentials, what the config takes from elsewhere, and values whose names tell that they are secret
+// are *** in it; signatures are no secrets. Values that Options.Redact selects are in no recorded body. The body of a
+// message is the store's, and match.RedactJSON is for it too.
+//
+// For a person, Test makes an attempt for a message that nobody has posted, and Render shows without sending what it
+// would send, what each signer signs, and a command for curl. That one is to be pasted into a POSIX shell: it holds no
+// secret but takes them from parameters such as SECRET_AUTHORIZATION or SECRET_BODY, and is refused by the shell while
+// these are not set; a body that is to be read from a file has *** in their place. Signatures in it are good for as long
+// as the receiver takes their time. What is not of the request but of the connection (a client certificate, a private
+// authority, a proxy) is not in it.
 package egress
 
 import (
@@ -17,12 +29,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
+	oteltrace "go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/relay/match"
@@ -80,18 +90,36 @@ type Options struct {
 	// or a body that is not JSON or cannot be read, is none.
 	Expect []*match.Expectation
 
-	// Secrets are further texts that must not come back in the record of an attempt, such as what Expect compares with.
-	// An empty one counts for nothing. A short one hides all places where it stands by chance.
+	// Redact selects values that are replaced by "***" in what is recorded of bodies: those of answers, and those that
+	// Body makes. Nothing else of the body is lost, unless it begins like JSON and is none, as one of more than 64 KiB that
+	// is read in part: then all of it. See match.RedactJSON.
+	Redact []*match.Path
+
+	OmitBody bool // what Body makes is not recorded, where the bodies of messages are not to be kept
+
+	// PlainHeader names those of Header whose values are no secrets: what the config shows to everyone. Values of 8 bytes
+	// or more of others are, and are masked wherever they come up. So are, whatever is said here, those of headers whose
+	// names tell it, such as X-Api-Key.
+	PlainHeader []string
+
+	// Secrets are further texts that no record may hold, such as what references in URL, Body and Expect stand for. Those
+	// of less than 6 bytes are not looked for. Of a URL these are its path and its query, together and each alone, and the
+	// parts of the path from 16 bytes on.
 	Secrets []string
+
+	// Tracer makes the spans of attempts; it is asked for each. Its provider takes its ids from SpanIDs. A request carries
+	// the traceparent of its span, unless Header sets one. nil, and a func that returns nil, mean that there are no spans:
+	// the message's own is sent on.
+	Tracer func() oteltrace.Tracer
 
 	Messages store.Loader     // may be nil until Bind
 	Now      func() time.Time // wall clock; nil means time.Now
 	Log      *zap.Logger      // nil logs nothing
 }
 
-// Header is one header field of a request. Its value may be a secret: it is never logged or recorded. A value with
-// "{{" in it is a template unless it is Literal, and what it makes is the value, without white space around it; a name
-// is never one.
+// Header is one header field of a request. Its value may be a secret: it is never logged, and recorded only in so far as
+// it is none, see Options.PlainHeader. A value with "{{" in it is a template unless it is Literal, and what it makes is the
+// value, without white space around it; a name is never one.
 type Header struct {
 	Name, Value string
 
@@ -105,12 +133,13 @@ type Sender struct {
 	header   map[string][]string // the same for their headers; its slices are shared and never written to
 	kept     int                 // bytes of an answer's body that are kept
 	secrets  []string            // what must not come back in the record of an attempt, longest first
-	overread int                 // length of the longest secret
+	overread int                 // length of the longest secret, with escapes in it
 	buffers  *sync.Pool          // of *[]byte, for answers
 	tokens   *tokens             // of OAuth2; nil without
 
 	templates templates
 	taken     map[string]bool // headers, in canonical form, that the config, auth or a signature sets
+	masks     masks
 	forward   map[string]bool // headers, in canonical form, to send on from the app's request
 }
 
@@ -172,15 +201,16 @@ func New(o Options) (*Sender, error) {
 		Method: o.Method, URL: o.URL, Host: o.URL.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	s.secrets = o.secrets(s.templates)
+	s.masks = s.newMasks()
 	if len(s.secrets) > 0 {
-		s.overread = len(s.secrets[0])
+		s.overread = 2 * len(s.secrets[0]) // it may have escapes that we would not write
 	}
 	if o.Auth.OAuth2 != nil {
 		s.tokens = newTokens(*o.Auth.OAuth2, o.UserAgent, s.secrets)
 		s.overread = max(s.overread, maxToken)
 	}
 	size := max(s.kept+1+s.overread, minRead)
-	if len(o.Expect) > 0 {
+	if len(o.Expect)+len(o.Redact) > 0 {
 		size = max(size, maxExpect+1)
 	}
 	s.buffers = &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
@@ -256,13 +286,13 @@ func (o Options) requestHeader() (header map[string][]string, taken map[string]b
 		owner[name], taken[name] = by, true
 		return true
 	}
-	header = map[string][]string{"User-Agent": {o.UserAgent}}
+	header = map[string][]string{"User-Agent": {trimValue(o.UserAgent)}}
 	name, value, authFaults := o.Auth.header()
 	switch {
 	case len(authFaults) > 0:
 		faults = append(faults, authFaults...)
 	case name != "" && claim(name, "auth") && value != "": // the value of OAuth2 is made by each attempt
-		header[headerKey(name)] = []string{value}
+		header[headerKey(name)] = []string{trimValue(value)}
 	}
 	for i, signer := range o.Signers {
 		by := fmt.Sprintf("sign[%d]", i)
@@ -291,71 +321,8 @@ func (o Options) requestHeader() (header map[string][]string, taken map[string]b
 			continue
 		}
 		if claim(h.Name, by) && !h.isTemplate() {
-			header[headerKey(h.Name)] = []string{h.Value}
+			header[headerKey(h.Name)] = []string{trimValue(h.Value)}
 		}
 	}
 	return header, taken, faults
 }
-
-// secrets returns what must not come back in the record of an attempt, should a receiver repeat its request: the
-// credentials, and the header values, the fixed parts of their templates and the query values that are long enough to
-// be one. Longest first.
-func (o Options) secrets(t templates) []string {
-	all := o.Auth.secrets()
-	for _, text := range o.Secrets {
-		if text != "" {
-			all = append(all, spellings(text)...)
-		}
-	}
-	mayHold := func(name, text string) {
-		if len(text) >= minSecret && http.CanonicalHeaderKey(name) != "User-Agent" {
-			all = append(all, text)
-		}
-	}
-	for _, h := range o.Header {
-		if !h.isTemplate() {
-			mayHold(h.Name, h.Value)
-		}
-	}
-	for _, h := range t.header {
-		for _, text := range h.program.literals {
-			mayHold(h.name, text)
-		}
-	}
-	all = append(all, querySecrets(o.URL)...)
-	slices.SortFunc(all, func(a, b string) int {
-		if len(a) != len(b) {
-			return len(b) - len(a)
-		}
-		return strings.Compare(a, b)
-	})
-	return slices.Compact(all)
-}
-
-// querySecrets returns the query values of u that are long enough to be a secret, in each of their spellings.
-func querySecrets(u *url.URL) []string {
-	var all []string
-	for _, values := range u.Query() {
-		for _, v := range values {
-			if len(v) >= minSecret {
-				all = append(all, spellings(v)...)
-			}
-		}
-	}
-	return all
-}
-
-// spellings returns v as it comes back from a receiver that shows the URL or, in JSON, the body of its request.
-func spellings(v string) []string {
-	all := []string{v, url.QueryEscape(v), url.PathEscape(v)}
-	if plain, err := url.PathUnescape(v); err == nil {
-		all = append(all, plain)
-	}
-	if quoted, err := jsontext.AppendQuote(nil, v); err == nil {
-		all = append(all, string(quoted[1:len(quoted)-1]))
-	}
-	return all
-}
-
-// minSecret is the length from which a header or query value is taken for a secret.
-const minSecret = 8

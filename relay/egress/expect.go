@@ -45,13 +45,14 @@ func (s *Sender) unmet(body []byte) error {
 	return nil
 }
 
-// unmetText is the text of err without secrets. It shows a part of the body, and could cut a secret in two, so that
-// it is made anew from a body in which they are masked.
+// unmetText is the text of err without secrets and without what is to be redacted. It shows a part of the body, and
+// could cut a secret in two, so that it is made anew from a body in which they are masked.
 func (s *Sender) unmetText(body []byte, err error) string {
-	masked := []byte(maskSecrets(string(body), s.secrets))
-	if holdsSecret(string(body), s.secrets) {
-		if err = s.unmet(masked); err == nil {
-			return "the answer does not hold what expect asks for, and has a secret of ours where it is wrong"
+	shown, _ := match.RedactJSON(body, s.opt.Redact)
+	text := maskSecrets(string(shown), s.secrets)
+	if text != string(body) {
+		if err = s.unmet([]byte(text)); err == nil {
+			return "the answer does not hold what expect asks for, and where it is wrong has a secret of ours, or what is not recorded"
 		}
 	}
 	return clean(maskSecrets(err.Error(), s.secrets))

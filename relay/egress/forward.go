@@ -70,7 +70,7 @@ func (s *Sender) forwardHeader(m store.Message, h http.Header) error {
 			fresh[key] = true
 			delete(h, key) // the default User-Agent
 		}
-		h[key] = append(h[key], f.Value)
+		h[key] = append(h[key], trimValue(f.Value))
 	}
 	return nil
 }

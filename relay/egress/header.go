@@ -38,14 +38,14 @@ func CheckHeader(name, value string) error {
 		if key == store.HopsHeader {
 			return fmt.Errorf("%s is not allowed; Postern counts relays by it", key)
 		}
+		if key == store.ReplayHeader {
+			return fmt.Errorf("%s is not allowed; Postern marks replays by it", key)
+		}
 		if strings.HasPrefix(key, "Webhook-") {
 			return fmt.Errorf("%s is not allowed; Postern sets the webhook- headers itself", key)
 		}
 	}
-	if err := checkValue(value); err != nil {
-		return err
-	}
-	return nil
+	return checkValue(value)
 }
 
 // checkValue reports whether v may be the value of a header. Its error does not hold v.
@@ -58,6 +58,10 @@ func checkValue(v string) error {
 	}
 	return nil
 }
+
+// trimValue takes off the white space that is no part of a header's value (RFC 9110, section 5.5). net/http does so over
+// HTTP/1.1 alone, and what has it is malformed over HTTP/2 (RFC 9113, section 8.2.1).
+func trimValue(v string) string { return strings.Trim(v, " \t") }
 
 // CheckContentType reports whether v may be the content type of a destination's requests; empty is allowed.
 func CheckContentType(v string) error {
@@ -131,38 +135,4 @@ func maskCookie(v string) string {
 		return "***"
 	}
 	return name + "=***"
-}
-
-func holdsSecret(v string, secrets []string) bool {
-	for _, s := range secrets {
-		if strings.Contains(v, s) {
-			return true
-		}
-	}
-	return false
-}
-
-// namesSecret reports whether the name of a header holds a secret, whose case has got lost there.
-func namesSecret(name string, secrets []string) bool {
-	for _, s := range secrets {
-		if len(s) < minSecret { // part of many names
-			continue
-		}
-		for i := 0; i+len(s) <= len(name); i++ {
-			if strings.EqualFold(name[i:i+len(s)], s) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// maskSecrets replaces each byte of a secret in v by an asterisk: the length stays, so bounds do too.
-func maskSecrets(v string, secrets []string) string {
-	if !holdsSecret(v, secrets) {
-		return v
-	}
-	b := []byte(v)
-	maskBytes(b, secrets)
-	return string(b)
 }

@@ -80,9 +80,9 @@ func checkScope(scope string) error {
 	return nil
 }
 
-// secrets returns the texts that would give the client away, as they are and as they are sent.
+// secrets returns the texts that would give the client away.
 func (o *OAuth2) secrets() []string {
-	id, secret := url.QueryEscape(o.ClientID), url.QueryEscape(o.ClientSecret)
-	all := []string{o.ClientSecret, secret, base64.StdEncoding.EncodeToString([]byte(id + ":" + secret))}
-	return append(all, querySecrets(o.TokenURL)...)
+	id, secret := url.QueryEscape(o.ClientID), url.QueryEscape(o.ClientSecret) // as RFC 6749, section 2.3.1 has them sent
+	all := []string{o.ClientSecret, base64.StdEncoding.EncodeToString([]byte(id + ":" + secret))}
+	return append(all, querySecrets(o.TokenURL.RawQuery)...)
 }

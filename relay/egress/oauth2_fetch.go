@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ import (
 const (
 	tokenTimeout   = 10 * time.Second
 	maxTokenAnswer = 64 << 10 // bytes
+	maxTokenText   = 256      // bytes that are kept of what it says about an error
 	maxToken       = maxHeaderValue - len(bearerPrefix)
 	bearerPrefix   = "Bearer "
 )
@@ -111,7 +113,7 @@ func (t *tokens) fetch(ctx context.Context, now func() time.Time) (*token, error
 	}
 	value := got.AccessToken
 	if kind := got.TokenType; kind != "" && !strings.EqualFold(kind, "bearer") {
-		return nil, t.refuse(store.ClassAuth, fmt.Sprintf("its token is of type %q; only Bearer can be sent", clip(kind, 64)))
+		return nil, t.refuse(store.ClassAuth, "its token is not of type Bearer, and only those can be sent"+store.Quote+t.quoted(kind, 64))
 	}
 	if err := checkToken(value); err != nil {
 		return nil, t.refuse(store.ClassAuth, err.Error())
@@ -157,7 +159,20 @@ func tokenLife(expiresIn any) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// refuse makes the error of a fetch. text may hold what the endpoint wrote, and is masked before it is cut.
+// quoted makes a text that the endpoint wrote fit to stand in one of ours: printable, of at most n bytes, and masked before
+// it is cut. Beside what a request may hold, it hides the token that the endpoint has given out before.
+func (t *tokens) quoted(text string, n int) string {
+	t.mu.Lock()
+	current := t.current
+	t.mu.Unlock()
+	secrets := t.secrets
+	if current != nil {
+		secrets = withSecret(secrets, current.value)
+	}
+	return clip(clean(maskSecrets(text, secrets)), n)
+}
+
+// refuse makes the error of a fetch. What the endpoint wrote is quoted in text.
 func (t *tokens) refuse(class store.Class, text string) *tokenError {
 	text = fmt.Sprintf("no token from %q: %s", t.opt.TokenURL.Hostname(), maskSecrets(text, t.secrets))
 	return &tokenError{class: class, text: clean(text)}
@@ -177,14 +192,17 @@ func (t *tokens) failed(ctx context.Context, e *exchange, err error, now time.Ti
 		if name := http.StatusText(e.status); name != "" {
 			text += " " + name
 		}
-		if refused.ErrorCode != "" {
+		said := []string{refused.ErrorCode, refused.ErrorDescription}
+		if isErrorCode(refused.ErrorCode) {
 			text += ", error " + refused.ErrorCode
-		}
-		if refused.ErrorDescription != "" {
-			text += ": " + refused.ErrorDescription
+			said = said[1:]
 		}
 		if e.status >= 300 && e.status <= 399 {
 			text += "; redirects are never followed, so write the new address as token_url if you trust it"
+		}
+		said = slices.DeleteFunc(said, func(s string) bool { return s == "" })
+		if len(said) > 0 {
+			text += store.Quote + t.quoted(strings.Join(said, ": "), maxTokenText)
 		}
 		failed = t.refuse(store.ClassAuth, text)
 	} else {
@@ -194,6 +212,15 @@ func (t *tokens) failed(ctx context.Context, e *exchange, err error, now time.Ti
 		failed.retryAt = now.Add(hint)
 	}
 	return failed
+}
+
+// isErrorCode reports whether code is one of RFC 6749, section 5.2, and so no text of the endpoint's own.
+func isErrorCode(code string) bool {
+	switch code {
+	case "invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope":
+		return true
+	}
+	return false
 }
 
 // unreachable is for an endpoint that gave no whole answer.

@@ -54,13 +54,18 @@ func TestTokenEndpointRefuses(t *testing.T) {
 		{"a token in a form", says(200, "application/x-www-form-urlencoded", "access_token=canary-token&token_type=Bearer&expires_in=60"), ""},
 		{"a life as text", says(200, asJSON, `{"access_token":"canary-token","expires_in":"60"}`), ""},
 		{"a wrong client", says(401, asJSON, `{"error":"invalid_client","error_description":"Client authentication failed"}`),
-			"answered 401 Unauthorized, error invalid_client: Client authentication failed"},
+			"answered 401 Unauthorized, error invalid_client; it says: Client authentication failed"},
 		{"an error without a description", says(400, asJSON, `{"error":"invalid_scope"}`), "answered 400 Bad Request, error invalid_scope"},
 		{"an error that is answered 200", says(200, asJSON, `{"error":"invalid_request","access_token":"canary-token"}`), "answered 200 OK, error invalid_request"},
-		{"an error in a form", says(400, "application/x-www-form-urlencoded", "error=invalid_grant&error_description=no+way"), "error invalid_grant: no way"},
+		{"an error in a form", says(400, "application/x-www-form-urlencoded", "error=invalid_grant&error_description=no+way"), "error invalid_grant; it says: no way"},
 		{"an error that repeats the secret", says(400, asJSON, `{"error":"invalid_client","error_description":"bad secret `+canary+`"}`), "bad secret *************"},
-		{"an error that repeats the secret as sent", says(400, asJSON, `{"error":"`+url.QueryEscape(canary)+`"}`), "error ***"},
-		{"an error with a line break", says(400, asJSON, `{"error":"a\nb\u0000"}`), `error a\u000ab\u0000`},
+		{"an error that repeats the secret as sent", says(400, asJSON, `{"error":"`+url.QueryEscape(canary)+`"}`), "it says: ***"},
+		{"an error whose end cuts the secret in two", says(400, asJSON, `{"error":"x","error_description":"`+strings.Repeat("y", 247)+canary+`"}`), "y***…"},
+		{"an error that repeats the secret in JSON", says(400, asJSON, `{"error":"x","error_description":"{\"secret\":\"canary\\u0026secret\"}"}`), `{"secret":"******************"}`},
+		{"a description without an error", says(400, asJSON, `{"error_description":"no way"}`), "answered 400 Bad Request; it says: no way"},
+		{"an error for a terminal", says(400, asJSON, `{"error":"a\u001b[2J\u202eb\u2028"}`), `it says: a\u001b[2J\u202eb\u2028`},
+		{"a type that cuts the secret in two", says(200, asJSON, `{"access_token":"t","token_type":"`+strings.Repeat("z", 55)+canary+`"}`), "zz******…"},
+		{"an error with a line break", says(400, asJSON, `{"error":"a\nb\u0000"}`), `it says: a\u000ab\u0000`},
 		{"a long error", says(400, asJSON, `{"error":"x","error_description":"`+strings.Repeat("long ", 5000)+`"}`), "long long"},
 		{"an error page", says(502, "text/html", "<html>canary</html>"), "answered 502 Bad Gateway"},
 		{"a huge error page", says(500, "text/html", strings.Repeat("canary", 100_000)), "answered 500 Internal Server Error"},
@@ -71,7 +76,7 @@ func TestTokenEndpointRefuses(t *testing.T) {
 		{"nothing", says(200, asJSON, ""), "holds no access_token"},
 		{"a status without content", says(204, asJSON, ""), "holds no access_token"},
 		{"a huge answer", says(200, asJSON, `{"x":"`+strings.Repeat("x", 64<<10)+`","access_token":"canary-token"}`), "larger than 64 KiB"},
-		{"a token for another scheme", says(200, asJSON, `{"access_token":"canary-token","token_type":"mac"}`), `type "mac"; only Bearer`},
+		{"a token for another scheme", says(200, asJSON, `{"access_token":"canary-token","token_type":"mac"}`), "and only those can be sent; it says: mac"},
 		{"a token with a line break", says(200, asJSON, `{"access_token":"canary\r\nX-Evil: 1"}`), "byte 7 of its token"},
 		{"a token with a space", says(200, asJSON, `{"access_token":"canary token"}`), "byte 7 of its token"},
 		{"a token beyond ASCII", says(200, asJSON, `{"access_token":"canaryé"}`), "byte 7 of its token"},
@@ -100,7 +105,7 @@ func TestTokenEndpointRefuses(t *testing.T) {
 			if want := fmt.Sprintf("no token from %q: ", tokenHost); !strings.HasPrefix(a.Error, want) || !strings.Contains(a.Error, c.want) {
 				t.Errorf("got %q, want %q and %q in it", a.Error, want, c.want)
 			}
-			if strings.Contains(a.Error, "canary") || len(a.Error) > 500 {
+			if strings.Contains(a.Error, "canary") || len(a.Error) > 400 {
 				t.Errorf("got %q, want a short text without a secret or the answer", a.Error)
 			}
 			if a.RetryHint != 0 || a.Body != nil || a.Header != nil || a.Peer != "" {
@@ -111,6 +116,21 @@ func TestTokenEndpointRefuses(t *testing.T) {
 			}
 		})
 	}
+	t.Run("and repeats a token that it gave out before", func(t *testing.T) {
+		now := time.Now()
+		s := f.sender(t, func(o *egress.Options) {
+			o.Auth, o.Now = e.auth(t, e.dialer(), nil), func() time.Time { return now }
+		})
+		answer.Store(says(200, asJSON, `{"access_token":"canary-token","expires_in":60}`))
+		check(t, s.Send(t.Context(), newDelivery(t)), store.ClassOK, 200)
+		now = now.Add(time.Minute)
+		answer.Store(says(400, asJSON, `{"error":"invalid_grant","error_description":"canary-token is no longer valid"}`))
+		a := s.Send(t.Context(), newDelivery(t))
+		check(t, a, store.ClassAuth, 0)
+		if !strings.HasSuffix(a.Error, "error invalid_grant; it says: ************ is no longer valid") {
+			t.Errorf("got %q, want the token masked", a.Error)
+		}
+	})
 	t.Run("and asks for a pause", func(t *testing.T) {
 		for value, want := range map[string]time.Duration{
 			"30": 30 * time.Second, "7200": time.Hour, "soon": 0, time.Now().Add(2 * time.Minute).UTC().Format(http.TimeFormat): 2 * time.Minute,

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/postern-relay/postern/store"
@@ -15,14 +14,17 @@ import (
 // sendWithToken sends req with a token. If the receiver answers 401, it sends the same once more with a fresh token:
 // whoever issues tokens may also take them back before their time. The attempt is then what came of the second
 // request, our own stop included, and its time covers both.
-func (s *Sender) sendWithToken(ctx context.Context, begin time.Time, req *http.Request, a *store.Attempt) {
+func (s *Sender) sendWithToken(ctx context.Context, begin time.Time, req *http.Request, j job, a *store.Attempt) {
 	used, err := s.tokens.get(ctx, s.opt.Now)
 	if err != nil {
 		s.noToken(ctx, a, err)
 		return
 	}
-	again, blank := copyRequest(req), *a
+	spanEvent(ctx, "token ready")
+	again := copyRequest(req)
 	req.Header["Authorization"] = []string{bearerPrefix + used.value}
+	a.Request = s.sent(req, j.showBody) // the second request differs from it in the token alone
+	blank := *a
 	s = s.hiding(used.value)
 	s.roundTrip(ctx, begin, req, a)
 	if !unauthorized(a) {
@@ -33,6 +35,7 @@ func (s *Sender) sendWithToken(ctx context.Context, begin time.Time, req *http.R
 		s.notRenewed(a, err)
 		return
 	}
+	spanEvent(ctx, "fresh token ready after 401")
 	*a = blank
 	again.Header["Authorization"] = []string{bearerPrefix + fresh.value}
 	s = s.hiding(fresh.value)
@@ -100,10 +103,6 @@ func (e *tokenError) hint(now time.Time) time.Duration {
 // hiding returns a Sender that keeps one more secret out of its records.
 func (s *Sender) hiding(secret string) *Sender {
 	c := *s
-	at := 0
-	for at < len(s.secrets) && len(s.secrets[at]) > len(secret) { // longest first
-		at++
-	}
-	c.secrets = slices.Insert(slices.Clone(s.secrets), at, secret)
+	c.secrets = withSecret(s.secrets, secret)
 	return &c
 }

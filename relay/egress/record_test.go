@@ -79,6 +79,7 @@ func TestNoSecretIsRecorded(t *testing.T) {
 			o.Header = []egress.Header{{Name: "X-Token", Value: canary + "-header"}}
 			o.Auth, o.Timeout, o.KeepResponse = auth, short, 3000
 			o.Signers = append(o.Signers, signer)
+			o.Body, o.ContentType, o.Secrets = "id={{ .ID }}&to="+canary+"-body", "text/plain", []string{canary + "-body"}
 			o.Log = zap.New(logged)
 		}
 	}
@@ -93,7 +94,7 @@ func TestNoSecretIsRecorded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		whole := string(text) + string(a.Body)
+		whole := string(text) + string(a.Body) + string(a.Request.Body)
 		for _, secret := range []string{"canary", base64.StdEncoding.EncodeToString([]byte("user:" + canary + "-password"))} {
 			if i := strings.Index(whole, secret); i >= 0 {
 				t.Errorf("the attempt holds a secret: …%s…", whole[max(0, i-40):min(len(whole), i+60)])

@@ -1,7 +1,7 @@
 package egress
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -55,6 +55,9 @@ func (s *Sender) render(j job) (*http.Request, error) {
 	id := j.m.ID.String()
 	set(idHeader, id)
 	set(store.HopsHeader, strconv.Itoa(j.m.Hops+1))
+	if j.d.Round > 1 {
+		set(store.ReplayHeader, strconv.Itoa(j.d.Round-1))
+	}
 	set(timestampHeader, strconv.FormatInt(j.now.Unix(), 10))
 	body, err := s.renderBody(j, v, set)
 	if err != nil {
@@ -62,13 +65,13 @@ func (s *Sender) render(j job) (*http.Request, error) {
 	}
 	if len(s.opt.Signers) > 0 {
 		in := sign.Input{ID: id, Time: j.now, Body: body, Method: req.Method, URL: req.URL, Header: canonical(req.Header)}
-		if err := s.sign(in, req.Header, set); err != nil {
+		if err := s.sign(j, in, req.Header, set); err != nil {
 			return nil, err
 		}
 	}
 	switch {
 	case len(body) > 0:
-		req.Body, req.ContentLength = &payload{Reader: *bytes.NewReader(body)}, int64(len(body))
+		req.Body, req.ContentLength = newPayload(body), int64(len(body))
 	case s.opt.Method == http.MethodGet:
 		// A GET without any Body is what net/http would send again by itself when a pooled connection turns
 		// out to be dead. It looks into this one, finds it empty, and sends none.
@@ -107,15 +110,12 @@ func (s *Sender) renderBody(j job, v *view, set func(name, value string)) ([]byt
 
 func (s *Sender) contentType(m store.Message) (string, error) {
 	if s.opt.ContentType != "" {
-		return s.opt.ContentType, nil
-	}
-	if m.ContentType == "" {
-		return defaultContentType, nil
+		return trimValue(s.opt.ContentType), nil
 	}
 	if checkValue(m.ContentType) != nil {
 		return "", &OptionError{"content_type", errors.New("that of the message cannot be sent; set one for the destination")}
 	}
-	return m.ContentType, nil
+	return cmp.Or(trimValue(m.ContentType), defaultContentType), nil
 }
 
 // isJSON reports whether a body of that type is a JSON text (RFC 6839, section 3.1).
@@ -138,9 +138,12 @@ func canonical(h http.Header) http.Header {
 
 // sign sets the headers of all signers in h. Those of one name are joined as the signers say. All signers are given the
 // same request, without what any of them adds: their order decides nothing, and none covers the signature of another.
-func (s *Sender) sign(in sign.Input, h http.Header, set func(name, value string)) error {
+func (s *Sender) sign(j job, in sign.Input, h http.Header, set func(name, value string)) error {
 	var all []sign.Header
 	for i, signer := range s.opt.Signers {
+		if j.watch != nil {
+			j.watch(i, in)
+		}
 		signature, err := signer.Sign(in)
 		if err != nil {
 			return &OptionError{fmt.Sprintf("sign[%d]", i), err}

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/postern-relay/postern/relay/match"
 	"github.com/postern-relay/postern/store"
 )
 
@@ -25,44 +26,88 @@ const defaultContentType = "application/octet-stream"
 // errDeadline is the cause of the end of an attempt whose time is over, and so what tells it from our own stop.
 var errDeadline = errors.New("the attempt's time is over")
 
+// errReduced is why a message cannot be sent again.
+var errReduced = errors.New("the body was removed from the history (keep), so that it cannot be sent again; post the message anew")
+
 // Send makes one attempt for d and returns when it is over, or soon after ctx has ended: then the attempt is
 // ClassInterrupted, unless the receiver had answered already. It needs Messages and Transport.
 func (s *Sender) Send(ctx context.Context, d store.Delivery) store.Attempt {
-	if s.opt.Messages == nil || s.opt.Transport == nil {
-		panic("egress: Send needs Messages and Transport")
+	if s.opt.Messages == nil {
+		panic("egress: Send needs Messages")
+	}
+	return s.try(ctx, d, func(ctx context.Context, a *store.Attempt) (job, bool) {
+		m, body, err := s.opt.Messages.Load(ctx, d.ID.Message())
+		if err != nil {
+			s.loadFailed(ctx, d, a, err)
+			return job{}, false
+		}
+		if m.Reduced {
+			a.Class, a.Error = store.ClassRender, errReduced.Error()
+			return job{}, false
+		}
+		return job{d: d, m: m, body: body, now: a.StartedAt}, true
+	})
+}
+
+// Test makes one attempt, as Send does, for a message that is in no store: the first of a delivery that is never due
+// again. The body that a template makes is on record whatever OmitBody says. m has an ID, and its first recipient says the
+// destination's name, for templates; body is only read. It needs Transport.
+func (s *Sender) Test(ctx context.Context, m store.Message, body []byte) store.Attempt {
+	j := sampleJob(m, body)
+	return s.try(ctx, j.d, func(_ context.Context, a *store.Attempt) (job, bool) {
+		j.now = a.StartedAt
+		return j, true
+	})
+}
+
+// sampleJob is the job of a message that is in no store.
+func sampleJob(m store.Message, body []byte) job {
+	m.Size = len(body)
+	d := store.Delivery{ID: m.ID.Delivery(0), Event: m.Event, State: store.Pending, Round: 1, AcceptedAt: m.AcceptedAt}
+	if len(m.Recipients) > 0 {
+		d.Destination = m.Recipients[0].Destination
+	}
+	return job{d: d, m: m, body: body, showBody: true}
+}
+
+// try makes an attempt for d. load says what is to be sent, or records why it cannot.
+func (s *Sender) try(
+	ctx context.Context, d store.Delivery, load func(context.Context, *store.Attempt) (job, bool),
+) store.Attempt {
+	if s.opt.Transport == nil {
+		panic("egress: an attempt needs Transport")
 	}
 	if s.tokens != nil && !s.tokens.ready() {
-		panic("egress: Send with OAuth2 needs its Client")
+		panic("egress: an attempt with OAuth2 needs its Client")
 	}
 	a := store.Attempt{Delivery: d.ID, Round: d.Round, Number: d.Made + 1, StartedAt: s.opt.Now()}
 	// Durations are taken from the monotonic clock, whatever Now is: a wall clock that is set must not show.
 	begin := time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, s.opt.Timeout, errDeadline)
 	defer cancel()
-	s.attempt(ctx, begin, d, &a)
+	var span *attemptSpan
+	if ctx.Err() != nil {
+		a.Class, a.Error = ended(ctx, phaseLoad, s.opt.Timeout)
+	} else if j, ok := load(ctx, &a); ok {
+		ctx, span = s.beginSpan(ctx, &j, &a, begin)
+		s.attempt(ctx, begin, j, &a)
+	}
 	a.Took = time.Since(begin)
+	span.end(s.opt.URL.Hostname(), &a)
 	return a
 }
 
-func (s *Sender) attempt(ctx context.Context, begin time.Time, d store.Delivery, a *store.Attempt) {
-	if ctx.Err() != nil {
-		a.Class, a.Error = ended(ctx, phaseLoad, s.opt.Timeout)
-		return
-	}
-	m, body, err := s.opt.Messages.Load(ctx, d.ID.Message())
-	if err != nil {
-		s.loadFailed(ctx, d, a, err)
-		return
-	}
-	req, err := s.render(job{d: d, m: m, body: body, now: a.StartedAt})
+func (s *Sender) attempt(ctx context.Context, begin time.Time, j job, a *store.Attempt) {
+	req, err := s.render(j)
 	if err != nil {
 		a.Class, a.Error = store.ClassRender, clean(maskSecrets(err.Error(), s.secrets))
 		return
 	}
 	if s.tokens != nil {
-		s.sendWithToken(ctx, begin, req, a)
+		s.sendWithToken(ctx, begin, req, j, a)
 		return
 	}
+	a.Request = s.sent(req, j.showBody)
 	s.roundTrip(ctx, begin, req, a)
 }
 
@@ -81,7 +126,7 @@ func (s *Sender) roundTrip(ctx context.Context, begin time.Time, req *http.Reque
 	}
 	resp, err := s.opt.Transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(of, t.hooks())))
 	seen := t.end()
-	a.Timing, a.Peer, a.Reused = seen.timing, seen.peer, seen.reused
+	a.Timing, a.Peer, a.Reused, a.CertExpires = seen.timing, seen.peer, seen.reused, seen.certExpires()
 	if err != nil {
 		if class, text, is := blocked(err); is {
 			a.Class, a.Error = class, text
@@ -119,6 +164,11 @@ func (s *Sender) loadFailed(ctx context.Context, d store.Delivery, a *store.Atte
 // a request again by itself, and an attempt would be more than one request.
 type payload struct {
 	bytes.Reader
+	content []byte // all of it; only ever read
+}
+
+func newPayload(content []byte) *payload {
+	return &payload{*bytes.NewReader(content), content}
 }
 
 func (*payload) Close() error { return nil }
@@ -130,9 +180,6 @@ func (s *Sender) judge(ctx context.Context, resp *http.Response, a *store.Attemp
 	defer resp.Body.Close() // what was not read is not drained: it may have no end
 	a.Status = resp.StatusCode
 	a.Header = keepHeader(resp.Header, s.secrets)
-	if resp.TLS != nil && len(resp.TLS.PeerCertificates) > 0 {
-		a.CertExpires = resp.TLS.PeerCertificates[0].NotAfter
-	}
 	if s.opt.Success.Has(resp.StatusCode) {
 		a.Class = store.ClassOK
 	} else {
@@ -162,12 +209,15 @@ func (s *Sender) readBody(ctx context.Context, r io.Reader, a *store.Attempt) {
 	if a.Class == store.ClassOK && len(s.opt.Expect) > 0 {
 		s.expect(ctx, read, whole, a)
 	}
+	if len(s.opt.Redact) > 0 {
+		read, _ = match.RedactJSON(read, s.opt.Redact)
+	}
 	maskBytes(read, s.secrets)
-	kept := min(n, s.kept)
+	kept := min(len(read), s.kept)
 	if kept > 0 {
 		a.Body = bytes.Clone(read[:kept])
 	}
-	a.Truncated = kept < n || !whole
+	a.Truncated = kept < len(read) || !whole
 }
 
 // readUpTo fills b from r. It returns how much it read, and whether that was all of r; io.ReadFull would not tell
@@ -187,21 +237,4 @@ func readUpTo(r io.Reader, b []byte) (n int, whole bool) {
 		}
 	}
 	return n, false
-}
-
-// maskBytes overwrites each secret in b with asterisks.
-func maskBytes(b []byte, secrets []string) {
-	for _, secret := range secrets {
-		for from := 0; ; {
-			i := bytes.Index(b[from:], []byte(secret))
-			if i < 0 {
-				break
-			}
-			from += i
-			for j := range len(secret) {
-				b[from+j] = '*'
-			}
-			from += len(secret)
-		}
-	}
 }

@@ -3,6 +3,7 @@ package egress
 import (
 	"time"
 
+	"github.com/postern-relay/postern/relay/sign"
 	"github.com/postern-relay/postern/store"
 )
 
@@ -87,4 +88,7 @@ type job struct {
 	body   []byte
 	now    time.Time
 	sample bool // to see whether the templates are right; nothing is known of the body
+
+	showBody bool                         // the record has the body that a template made even with Options.OmitBody
+	watch    func(nth int, in sign.Input) // is told what the nth signer is about to sign; may be nil
 }

@@ -51,7 +51,23 @@ type seen struct {
 	timing store.Timing
 	peer   string
 	reused bool
-	again  bool // the request was to be sent a second time, and has been refused
+	again  bool    // the request was to be sent a second time, and has been refused
+	secure secured // nil without a connection
+}
+
+// secured is a connection with TLS.
+type secured interface{ ConnectionState() tls.ConnectionState }
+
+// certExpires is when the certificate ends with which the receiver has proved who it is. It is zero without a connection.
+func (s *seen) certExpires() time.Time {
+	if s.secure == nil {
+		return time.Time{}
+	}
+	certificates := s.secure.ConnectionState().PeerCertificates
+	if len(certificates) == 0 {
+		return time.Time{}
+	}
+	return certificates[0].NotAfter
 }
 
 // end returns what was seen and ignores what follows.
@@ -114,6 +130,7 @@ func (t *trace) hooks() *httptrace.ClientTrace {
 				}
 				t.reachLocked(phaseSend)
 				t.seen.peer, t.seen.reused = info.Conn.RemoteAddr().String(), info.Reused
+				t.seen.secure, _ = info.Conn.(secured)
 				if info.Reused { // a dial of ours may still have begun, and goes to someone else
 					t.seen.timing = store.Timing{}
 				}

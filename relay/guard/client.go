@@ -50,6 +50,14 @@ func (o TransportOptions) dialer() *Dialer {
 
 // newTransport is NewTransport with connections made by dial, which goes through the Dialer of o.
 func newTransport(o TransportOptions, dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Transport {
+	t := o.transport(dial)
+	// The dialer cannot see whether TLS follows: http://host:443 would leave in the clear.
+	t.RegisterProtocol("http", plain{})
+	return t
+}
+
+// transport is newTransport but that it speaks plain http as well.
+func (o TransportOptions) transport(dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Transport {
 	idle := o.MaxConnsPerHost
 	if idle == 0 {
 		idle = defaultIdle
@@ -57,7 +65,7 @@ func newTransport(o TransportOptions, dial func(ctx context.Context, network, ad
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	t := &http.Transport{
+	return &http.Transport{
 		Proxy:                  nil, // neither the environment's (T7): the dialer knows ours
 		DialContext:            dial,
 		TLSClientConfig:        o.tlsConfig(),
@@ -75,9 +83,6 @@ func newTransport(o TransportOptions, dial func(ctx context.Context, network, ad
 			PingTimeout:     pingTimeout,
 		},
 	}
-	// The dialer cannot see whether TLS follows: http://host:443 would leave in the clear.
-	t.RegisterProtocol("http", plain{})
-	return t
 }
 
 func (o TransportOptions) tlsConfig() *tls.Config {

@@ -74,6 +74,9 @@ func (h *Handler) accept(ctx context.Context, m store.Message, body []byte) (sto
 	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), acceptTimeout, errAcceptTimeout)
 	defer cancel()
 	stored, existing, err = h.Acceptor.Accept(ctx, m, body)
+	if err == nil {
+		h.Metrics.accept(existing, m.Size)
+	}
 	switch {
 	case err == nil && !existing:
 		h.wake(stored)
@@ -104,8 +107,10 @@ func stopping() *problem.Error {
 func refuse(err error, key string) *problem.Error {
 	switch {
 	case errors.Is(err, store.ErrKeyConflict):
-		return problem.New(http.StatusUnprocessableEntity, "the same %s came before with another target, "+
+		e := problem.New(http.StatusUnprocessableEntity, "the same %s came before with another target, "+
 			"content type, ordering key or body; use a new one for a new message", key)
+		e.Cause = err
+		return e
 	case errors.Is(err, store.ErrBacklog):
 		return problem.New(http.StatusTooManyRequests, "too many deliveries are pending (store.max_pending); "+
 			"try again later").RetryAfter(retryBacklog)

@@ -24,7 +24,7 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, head header
 	}
 	memory := &share{h: h}
 	defer memory.release()
-	s := several{h: h, place: "line", key: "id", parts: &batch{
+	s := several{h: h, place: "line", key: "id", span: head.span, parts: &batch{
 		lines: lineReader{in: in, limit: int(h.maxBody()) + partSlop, memory: memory}, head: head, maxBody: h.maxBody(),
 	}}
 	return s.serve(w, r)
@@ -92,7 +92,7 @@ func (b *batch) post(raw []byte) (incoming, error) {
 		timing: l.timing, hops: b.head.hops, always: b.head.trace, header: l.header,
 	}
 	if len(l.header[traceParent]) > 0 {
-		in.always = traceContext(l.header)
+		in.always = b.head.span.contextOfPart(traceContext(l.header))
 	}
 	if l.id != "" {
 		target := toPath + l.to

@@ -93,9 +93,13 @@ func (h *Handler) takeMemory(n int64) bool {
 	return true
 }
 
+var errNoMemory = errors.New("bodies take all of the memory that they may")
+
 func noMemory() error {
-	return problem.New(http.StatusServiceUnavailable, "too many large bodies come in at once; try again soon").
+	e := problem.New(http.StatusServiceUnavailable, "too many large bodies come in at once; try again soon").
 		RetryAfter(retryMemory).Closing()
+	e.Cause = errNoMemory
+	return e
 }
 
 func tooLarge(limit int64) error {

@@ -82,7 +82,7 @@ func (h *Handler) serveCloudEvent(w http.ResponseWriter, r *http.Request, head h
 	if in.routes, err = h.route(in.post); err != nil {
 		return err
 	}
-	return h.take(w, r, in, taking{wait: head.wait, release: release, key: cloudKey})
+	return h.take(w, r, in, taking{wait: head.wait, release: release, key: cloudKey, span: head.span})
 }
 
 // incoming turns an event into a post with a body.

@@ -17,7 +17,8 @@
 //	Postern-Delay        wait before the first attempt: 90s, 10m, 24h, or whole seconds; at most 30 days
 //	Postern-Deliver-At   the same as a time in RFC 3339; one in the past is now
 //	Prefer: wait=N       hold the answer back until all deliveries have ended, at most N seconds, at most 60
-//	traceparent          W3C Trace Context, with tracestate: kept for the attempts
+//	traceparent          W3C Trace Context, with tracestate: kept for the attempts, by way of the request's span if
+//	                     there is one
 //
 // Any other header that begins with Postern- is refused, since it is a misspelt one. A traceparent that is not valid and
 // preferences that are not known are ignored, as their standards ask for it.
@@ -32,6 +33,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/relay/problem"
@@ -71,6 +73,12 @@ type Handler struct {
 	// one, so that the requests of both stay within the bounds; nil means one of its own.
 	Load *Load
 
+	Metrics *Metrics // nil counts nothing
+
+	// Tracer makes the spans of requests; it is asked for each. nil, and a func that returns nil, mean that there are
+	// none: messages then keep the trace context that came with them, else that of their request's span.
+	Tracer func() trace.Tracer
+
 	own Load
 }
 
@@ -95,7 +103,7 @@ type Deliveries interface {
 
 // ServeHTTP answers one request. It returns after the messages are on disk, or refused.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	problem.Serve(w, r, h.Log, h.serve)
+	problem.Serve(w, r, h.Log, h.measured)
 }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
@@ -106,6 +114,14 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		return problem.New(http.StatusMethodNotAllowed, "method %s is not supported here; use POST", r.Method).Allow(http.MethodPost)
 	}
+	span := h.beginSpan(r, to)
+	err = h.servePosted(w, r, to, span)
+	span.refused(err)
+	return err
+}
+
+// servePosted takes what is posted to one of the places.
+func (h *Handler) servePosted(w http.ResponseWriter, r *http.Request, to target, span *acceptSpan) error {
 	if h.Draining != nil && h.Draining() {
 		return stopping()
 	}
@@ -113,6 +129,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	head.span, head.trace = span, span.context(head.trace)
 	switch to.place {
 	case batchPath:
 		return h.serveBatch(w, r, head)
@@ -160,7 +177,7 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, to target, h
 			contentType: head.contentType, order: head.order,
 		}.fingerprint(body)
 	}
-	return h.take(w, r, in, taking{wait: head.wait, release: release, key: idempotencyKey})
+	return h.take(w, r, in, taking{wait: head.wait, release: release, key: idempotencyKey, span: head.span})
 }
 
 // idempotencyKey is what a single post calls its key.
@@ -171,6 +188,7 @@ type taking struct {
 	wait    time.Duration // how long the client would wait for the outcome; 0 not at all
 	release func()        // gives the memory of the body back; may be called again
 	key     string        // what the client calls its idempotency key
+	span    *acceptSpan   // of the request
 }
 
 // take stores a single post and answers.
@@ -188,9 +206,11 @@ func (h *Handler) take(w http.ResponseWriter, r *http.Request, in incoming, how 
 		return refuse(err, how.key)
 	}
 	if watch == nil {
+		how.span.accepted(stored, len(in.post.Body), existing, h.acceptedStatus())
 		h.answer(w, stored, existing)
 		return nil
 	}
+	how.span.accepted(stored, len(in.post.Body), existing, 0)
 	// Nobody may hold a body in memory while it waits.
 	in.post.Body = nil
 	how.release()

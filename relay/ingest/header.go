@@ -30,7 +30,8 @@ type header struct {
 	timed       bool          // one of the headers for it is there
 	wait        time.Duration // from Prefer: wait; 0 for none
 	hops        int           // relays that the request came through
-	trace       []store.Field // trace context
+	trace       []store.Field // trace context that messages keep
+	span        *acceptSpan   // of the request; parseHeader leaves it alone
 }
 
 // parseHeader reads the headers of a post, and refuses those that cannot be honoured.

@@ -9,7 +9,8 @@ import (
 	"github.com/postern-relay/postern/store"
 )
 
-// The headers that are meant for Postern alone, in canonical form, besides store.HopsHeader.
+// The headers that are meant for Postern alone, in canonical form, besides store.HopsHeader and store.ReplayHeader. What a
+// relay in front marks as its replay is a message like any other here.
 const (
 	ownPrefix   = "Postern-"
 	orderHeader = "Postern-Key"
@@ -23,7 +24,7 @@ func checkNames(h http.Header) error {
 	var unknown []string
 	for name := range h {
 		switch name {
-		case orderHeader, delayHeader, atHeader, store.HopsHeader:
+		case orderHeader, delayHeader, atHeader, store.HopsHeader, store.ReplayHeader:
 		default:
 			if strings.HasPrefix(name, ownPrefix) {
 				unknown = append(unknown, name)

@@ -102,6 +102,7 @@ func TestFaultsOfRoutes(t *testing.T) {
 			`the filter (when) of destination "alerts" needs a JSON body: unexpected EOF`},
 		{"a wrapped fault", fmt.Errorf("route: %w", &ingest.RouteError{Fault: ingest.UnknownDestination, Destination: "x", Nearest: "y"}), 0, 404,
 			`there is no destination "x" in the config; did you mean "y"?`},
+		{"an event of Postern's own", &ingest.RouteError{Fault: ingest.ReservedEvent, Event: "postern.x"}, 0, 400, `the event "postern.x" begins like those of Postern itself`},
 		{"too many destinations", &ingest.RouteError{Fault: ingest.TooManyRoutes}, 0, 500, "more than 4095 destinations"},
 		{"more destinations than a message can have", nil, store.MaxDeliveries + 1, 500, "more than 4095 destinations"},
 		{"an error of ours", io.ErrShortWrite, 0, 500, "its log tells more"},

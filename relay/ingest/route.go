@@ -52,6 +52,7 @@ const (
 	PathNotForwarded                         // the post has a Path, and the destination does not send it on: 404, for a query alone 400
 	BodyNotJSON                              // a filter has to look into the body, which is no JSON: 400
 	FilterTooCostly                          // a filter takes too many steps on the body: 422
+	ReservedEvent                            // the Event is one that only Postern's own messages have: 400
 	TooManyRoutes                            // more than store.MaxDeliveries destinations want the event: 500
 )
 
@@ -59,6 +60,7 @@ const (
 type RouteError struct {
 	Fault       RouteFault
 	Destination string // UnknownDestination, PathNotForwarded: its name as posted; BodyNotJSON, FilterTooCostly: whose filter it is
+	Event       string // ReservedEvent: as posted
 	Nearest     string // UnknownDestination: the name most like it; empty for none
 	Err         error  // BodyNotJSON: what is wrong with the body, fit for the client; nil otherwise
 }
@@ -78,6 +80,8 @@ func (e *RouteError) Error() string {
 		return fmt.Sprintf("the filter (when) of destination %.100q needs a JSON body: %v", e.Destination, e.Err)
 	case FilterTooCostly:
 		return fmt.Sprintf("the filter (when) of destination %.100q takes too many steps on this body; make the body smaller, or the filter simpler", e.Destination)
+	case ReservedEvent:
+		return fmt.Sprintf("the event %.100q begins like those of Postern itself; use a name with another first segment", e.Event)
 	case TooManyRoutes:
 		return fmt.Sprintf("more than %d destinations want this event; narrow their events in the config", store.MaxDeliveries)
 	default:
@@ -109,7 +113,7 @@ func (h *Handler) route(p Post) ([]Route, error) {
 		if strings.HasPrefix(p.Path, "?") {
 			status = http.StatusBadRequest
 		}
-	case BodyNotJSON:
+	case BodyNotJSON, ReservedEvent:
 		status = http.StatusBadRequest
 	case FilterTooCostly:
 		status = http.StatusUnprocessableEntity

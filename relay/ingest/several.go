@@ -37,8 +37,10 @@ type several struct {
 	parts parts
 	place string // what a place is called: line or event
 	key   string // what the client calls its idempotency keys
+	span  *acceptSpan
 
 	places     []int32 // of the posts so far
+	sizes      []int32 // of their bodies
 	deliveries int
 	spans      map[string]span // of the deliveries so far
 }
@@ -60,11 +62,13 @@ func (s *several) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 		return s.refuse(err)
 	}
-	for _, a := range accepted {
+	for n, a := range accepted {
+		s.h.Metrics.accept(a.Existing, int(s.sizes[n]))
 		if !a.Existing {
 			s.h.wake(a.Message)
 		}
 	}
+	s.span.acceptedAll(accepted, s.h.acceptedStatus())
 	s.h.answerAll(w, accepted)
 	return nil
 }
@@ -84,7 +88,7 @@ func (s *several) posts(yield func(store.Post, error) bool) {
 			yield(store.Post{}, s.at(place, err))
 			return
 		}
-		s.places = append(s.places, int32(place))
+		s.places, s.sizes = append(s.places, int32(place)), append(s.sizes, int32(len(post.Body)))
 		if !yield(post, nil) {
 			return
 		}

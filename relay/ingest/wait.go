@@ -152,7 +152,9 @@ func extendDeadline(w http.ResponseWriter, wait time.Duration) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + answerTime))
 }
 
+const preferenceAppliedHeader = "Preference-Applied"
+
 // preferenceApplied tells the client which wish was honoured (RFC 7240, section 3).
 func preferenceApplied(h http.Header, wait time.Duration) {
-	h.Set("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
+	h.Set(preferenceAppliedHeader, "wait="+strconv.Itoa(int(wait/time.Second)))
 }

@@ -31,11 +31,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// queue is a store whose Due and Record can be made to misbehave.
+// queue is a store whose Due, Record and RecordAndAccept can be made to misbehave.
 type queue struct {
 	*storetest.Memory
 	due    func(ctx context.Context, after store.Cursor, limit int) ([]store.Delivery, error)
 	record func(ctx context.Context, before, after store.Delivery, a store.Attempt) (store.Delivery, error)
+	follow func(ctx context.Context, before, after store.Delivery, a store.Attempt, p store.Post) (store.Recorded, error)
 }
 
 func (q *queue) Due(ctx context.Context, destination string, after store.Cursor, limit int) ([]store.Delivery, error) {
@@ -50,6 +51,13 @@ func (q *queue) Record(ctx context.Context, before, after store.Delivery, a stor
 		return q.record(ctx, before, after, a)
 	}
 	return q.Memory.Record(ctx, before, after, a)
+}
+
+func (q *queue) RecordAndAccept(ctx context.Context, before, after store.Delivery, a store.Attempt, p store.Post) (store.Recorded, error) {
+	if q.follow != nil {
+		return q.follow(ctx, before, after, a, p)
+	}
+	return q.Memory.RecordAndAccept(ctx, before, after, a, p)
 }
 
 // accept stores a message for a destination, accepted now, and returns its delivery. It wakes nobody.

@@ -70,6 +70,14 @@ type Lane struct {
 	// called by several goroutines and holds up one of them while it runs; nil means nobody is told.
 	Observe func(before, after store.Delivery, a store.Attempt)
 
+	// FollowUp returns a message that is accepted in the transaction that records an attempt, and is asked before that.
+	// It is called by several goroutines and holds up one of them while it runs; nil, and a nil *FollowUp, mean none.
+	FollowUp func(before, after store.Delivery, a store.Attempt) *FollowUp
+
+	// Opened is told the event of the delivery whose attempt has opened the breaker, before Outages is told of that. It
+	// must not block; nil means nobody is told.
+	Opened func(event string)
+
 	mu     sync.Mutex    // guards the fields below
 	signal chan struct{} // of capacity 1: woken is set
 	woken  *span         // where something may have appeared, lo included; nil if nowhere
@@ -91,6 +99,15 @@ type Lane struct {
 // It fills the attempt but for Delivery, Round and Number, which the lane sets.
 type Sender interface {
 	Send(ctx context.Context, d store.Delivery) store.Attempt
+}
+
+// FollowUp is a message that is accepted together with the record of an attempt.
+type FollowUp struct {
+	Post store.Post // as for store.Queue.RecordAndAccept
+
+	// Done is told what came of it when the attempt is on record, and is not called if it never is. The lanes of the
+	// message's recipients are its to wake. nil means nobody is told.
+	Done func(store.Recorded)
 }
 
 // Stats is what a lane is doing and has done since Run began.

@@ -337,6 +337,31 @@ func TestAPanicEndsOneDeliveryOnly(t *testing.T) {
 	})
 }
 
+func TestWhatIsCanceledWhileItWaitsIsNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := storetest.NewMemory(storetest.MemoryOptions{})
+		sent := make(chan store.DeliveryID, 10)
+		l := &Lane{Name: "alerts", Queue: memory, Sender: sendFunc(func(_ context.Context, d store.Delivery) store.Attempt {
+			sent <- d.ID
+			return outcome(store.ClassOK)
+		})}
+		canceled, other := accept(t, memory, "alerts", time.Minute), accept(t, memory, "alerts", time.Minute)
+		start(t, l)
+		synctest.Wait()
+		if _, _, err := memory.Cancel(t.Context(), canceled.ID, time.Now(), "by hand"); err != nil {
+			t.Fatal(err)
+		}
+		l.Wake(canceled.Cursor())
+		time.Sleep(time.Hour)
+		if got := <-sent; got != other.ID {
+			t.Errorf("got %s sent, want %s, which nobody has canceled", got, other.ID)
+		}
+		if n := len(sent); n != 0 {
+			t.Errorf("got %d more sent, want none", n)
+		}
+	})
+}
+
 func TestObserveSeesWhatIsOnRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := storetest.NewMemory(storetest.MemoryOptions{})

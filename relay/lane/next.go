@@ -114,16 +114,11 @@ func ended(d store.Delivery, s store.State, now time.Time, reason string) store.
 	return d
 }
 
-// unmet stands for the error of an attempt of the class expect, which quotes the answer. The history has all of it.
-const unmet = "the answer does not hold what is expected"
-
 // describe says in a few words what came of an attempt that is not ok, without a piece of what the receiver answered.
 func describe(a store.Attempt) string {
-	switch {
-	case a.Class == store.ClassExpect:
-		return unmet
-	case a.Error != "":
-		return a.Error
+	switch gist := a.Gist(); {
+	case gist != "":
+		return gist
 	case a.Status != 0:
 		return fmt.Sprintf("%s %d", a.Class, a.Status)
 	default:

@@ -176,14 +176,11 @@ func (w *lineWitness) Send(ctx context.Context, d store.Delivery) store.Attempt 
 	return a
 }
 
-// recorded notes what is on record.
-func (w *lineWitness) recorded(after store.Delivery) {
-	if !after.State.Ended() {
-		return
+// recordedLocked notes what is on record.
+func (w *lineWitness) recordedLocked(after store.Delivery) {
+	if after.State.Ended() {
+		w.ended[after.Order]++
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ended[after.Order]++
 }
 
 // Several apps post into a few lines; attempts fail at random, by themselves and all together, and take random times,
@@ -219,10 +216,10 @@ func testRandomLines(t *testing.T, seed uint64) {
 		// Under the lock of the witness: what is released must not be attempted before its head counts as ended.
 		w.mu.Lock()
 		released, err := mem.Record(ctx, before, after, a)
-		w.mu.Unlock()
 		if err == nil {
-			w.recorded(after)
+			w.recordedLocked(after)
 		}
+		w.mu.Unlock()
 		if err == nil && w.random(20) == 0 {
 			err = errDisk // made, and in doubt
 		}

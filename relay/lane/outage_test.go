@@ -2,6 +2,7 @@ package lane
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -135,7 +136,7 @@ func TestProbes(t *testing.T) {
 			o.check(t, 0, 100*s, 200*s, 400*s, 800*s, 1400*s, 2000*s, 2100*s, 2200*s)
 		})
 	})
-	t.Run("a failed probe keeps no body of the answer, and an attempt does", func(t *testing.T) {
+	t.Run("a failed probe keeps no body of request and answer, and an attempt does", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			mem := storetest.NewMemory(storetest.MemoryOptions{})
 			d := accept(t, mem, "alerts", 0)
@@ -144,6 +145,7 @@ func TestProbes(t *testing.T) {
 				Sender: sendFunc(func(context.Context, store.Delivery) store.Attempt {
 					a := answer(502)
 					a.Header, a.Body = map[string][]string{"Server": {"x"}}, []byte("bad gateway")
+					a.Request = store.Sent{Method: "POST", URL: "https://h/", Body: []byte("made"), Rendered: true}
 					return a
 				}),
 			}
@@ -153,11 +155,12 @@ func TestProbes(t *testing.T) {
 			if err != nil || len(all) != 2 {
 				t.Fatalf("got %d attempts (%v), want 2", len(all), err)
 			}
-			if a := all[0]; a.Probe || string(a.Body) != "bad gateway" || a.Truncated {
-				t.Errorf("got %+v, want an attempt with its whole body", a)
+			if a := all[0]; a.Probe || string(a.Body) != "bad gateway" || a.Truncated || string(a.Request.Body) != "made" || a.Request.Truncated {
+				t.Errorf("got %+v, want an attempt with its whole bodies", a)
 			}
-			if a := all[1]; !a.Probe || a.Body != nil || !a.Truncated || a.Status != 502 || a.Header.Get("Server") != "x" {
-				t.Errorf("got %+v, want a probe without the body, marked as truncated", a)
+			if a := all[1]; !a.Probe || a.Body != nil || !a.Truncated || a.Status != 502 || a.Header.Get("Server") != "x" ||
+				a.Request.Body != nil || !a.Request.Truncated || !a.Request.Rendered || a.Request.URL == "" {
+				t.Errorf("got %+v, want a probe without the bodies, marked as truncated", a)
 			}
 		})
 	})
@@ -186,30 +189,52 @@ func TestWhatTheStoreHasNoRoomForIsLeftOut(t *testing.T) {
 			return a
 		})
 	}
-	t.Run("first the answer, then what texts have beyond a bound", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			mem := storetest.NewMemory(storetest.MemoryOptions{})
-			var tries, calls atomic.Int64
-			q := full(mem, &tries, func(after store.Delivery, a store.Attempt) error {
-				if len(a.Body) > 0 || len(a.Error) > maxText || len(after.Reason) > maxText {
-					return store.ErrTooLarge
+	t.Run("first what was sent, then the answer, then what texts have beyond a bound", func(t *testing.T) {
+		whole := store.Sent{Method: "POST", URL: "https://h/" + long, Header: []store.Field{{Name: "Host", Value: "h"}}, Body: []byte("made"), Rendered: true}
+		bare := store.Sent{Method: "POST", URL: whole.URL, Rendered: true, Truncated: true}
+		clipped := bare
+		clipped.URL = whole.URL[:maxText]
+		for fit, want := range []store.Attempt{ // on record, by how much of it does not fit
+			{Request: whole, Body: []byte("body"), Error: long},
+			{Request: bare, Body: []byte("body"), Error: long},
+			{Request: bare, Error: long, Truncated: true},
+			{Request: clipped, Error: long[:maxText], Truncated: true},
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				mem := storetest.NewMemory(storetest.MemoryOptions{})
+				var tries, calls atomic.Int64
+				q := full(mem, &tries, func(after store.Delivery, a store.Attempt) error {
+					if fit > 0 && len(a.Request.Body)+len(a.Request.Header) > 0 || fit > 1 && len(a.Body) > 0 ||
+						fit > 2 && max(len(a.Error), len(after.Reason), len(a.Request.URL)) > maxText {
+						return store.ErrTooLarge
+					}
+					return nil
+				})
+				d := accept(t, mem, "alerts", 0)
+				start(t, &Lane{Name: "alerts", Queue: q, Sender: sendFunc(func(context.Context, store.Delivery) store.Attempt {
+					calls.Add(1)
+					a := outcome(store.ClassTimeout)
+					a.Request, a.Body, a.Error = whole, []byte("body"), long
+					return a
+				})})
+				synctest.Wait()
+				got := checkState(t, mem, d.ID, store.Failed)
+				if got.Made != 1 || (len(got.Reason) <= maxText) != (fit > 2) || !strings.HasPrefix(got.Reason, "no success") {
+					t.Errorf("%d: got %+v, want the reason cut short at the end only", fit, got)
 				}
-				return nil
+				all, err := mem.Attempts(context.Background(), d.ID, 10)
+				if err != nil || len(all) != 1 {
+					t.Fatalf("%d: got %d attempts (%v), want 1", fit, len(all), err)
+				}
+				a := store.Attempt{Request: all[0].Request, Body: all[0].Body, Error: all[0].Error, Truncated: all[0].Truncated}
+				if !reflect.DeepEqual(a, want) {
+					t.Errorf("%d: got\n%+v on record, want\n%+v", fit, a, want)
+				}
+				if tries.Load() != int64(fit+1) || calls.Load() != 1 {
+					t.Errorf("%d: got %d tries to record %d requests, want %d and 1", fit, tries.Load(), calls.Load(), fit+1)
+				}
 			})
-			d := accept(t, mem, "alerts", 0)
-			start(t, &Lane{Name: "alerts", Queue: q, Sender: send(&calls)})
-			synctest.Wait()
-			if got := checkState(t, mem, d.ID, store.Failed); got.Made != 1 || len(got.Reason) > maxText || !strings.HasPrefix(got.Reason, "no success") {
-				t.Errorf("got %+v, want the reason cut short", got)
-			}
-			all, err := mem.Attempts(context.Background(), d.ID, 10)
-			if err != nil || len(all) != 1 || all[0].Error != long[:maxText] {
-				t.Errorf("got %+v (%v), want one attempt with its error cut short", all, err)
-			}
-			if tries.Load() != 3 || calls.Load() != 1 {
-				t.Errorf("got %d tries to record %d requests, want 3 and 1", tries.Load(), calls.Load())
-			}
-		})
+		}
 	})
 	t.Run("then the attempt, and the delivery goes on", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -44,6 +44,7 @@ type pace struct {
 type ending struct {
 	seq    uint64
 	id     store.DeliveryID
+	event  string // of its message
 	class  store.Class
 	status int
 	hint   time.Duration // from Retry-After

@@ -11,8 +11,8 @@ import (
 	"github.com/postern-relay/postern/store"
 )
 
-// goneReason is the reason of a pause by a receiver.
-const goneReason = "the receiver answered 410 Gone"
+// GoneReason is the reason of a pause by a receiver.
+const GoneReason = "the receiver answered 410 Gone"
 
 // Pauses keeps which destinations are paused, across restarts. A store.Pauser is one that will do where nobody else
 // pauses and resumes. Otherwise a Resume may come while the lane has its pause kept; so that store and lane agree in the
@@ -66,9 +66,9 @@ func gone(a store.Attempt) bool {
 
 // holdGone pauses the lane because its receiver is gone.
 func (r *runner) holdGone() store.Pause {
-	p := store.Pause{At: r.now().UTC().Truncate(time.Millisecond), Reason: goneReason}
+	p := store.Pause{At: r.now().UTC().Truncate(time.Millisecond), Reason: GoneReason}
 	if r.lane.hold(p) {
-		r.log.Warn("destination paused", zap.String("reason", goneReason))
+		r.log.Warn("destination paused", zap.String("reason", GoneReason))
 	}
 	return p
 }

@@ -213,6 +213,9 @@ func (r *runner) takeEnding(e ending) {
 	switch after := r.pace.breaker.state; {
 	case before == BreakerClosed && after == BreakerOpen:
 		r.log.Warn("breaker opened", zap.Inline(e), zap.Duration("probe_in_seconds", r.pace.breaker.every))
+		if r.lane.Opened != nil {
+			r.lane.Opened(e.event)
+		}
 	case before == BreakerProbing && after == BreakerClosed:
 		r.log.Info("breaker closed", zap.Inline(e))
 	}

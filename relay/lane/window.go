@@ -102,6 +102,9 @@ func (w *window) wants() (after store.Cursor, limit int, ok bool) {
 // the last land and wake, by the caller of these: then nothing that has landed can come back as it was before.
 func (w *window) read(found []store.Delivery, limit int) {
 	more := len(found) >= limit
+	if w.gap.open {
+		w.drop(w.gap.lo, found, more)
+	}
 	switch {
 	case w.gap.open && more && found[len(found)-1].Cursor().Less(w.gap.hi):
 		w.gap.lo = found[len(found)-1].Cursor()
@@ -116,6 +119,23 @@ func (w *window) read(found []store.Delivery, limit int) {
 		w.merge(d)
 	}
 	w.trim()
+}
+
+// drop forgets what is waiting and not among what the store has behind lo: it has been canceled, for example, and
+// whoever did that has woken the lane. found is all that there is, unless there is more behind it.
+func (w *window) drop(lo store.Cursor, found []store.Delivery, more bool) {
+	there := make(map[store.DeliveryID]bool, len(found))
+	for _, d := range found {
+		there[d.ID] = true
+	}
+	w.items = slices.DeleteFunc(w.items, func(d store.Delivery) bool {
+		c := d.Cursor()
+		if !lo.Less(c) || more && found[len(found)-1].Cursor().Less(c) || there[d.ID] {
+			return false
+		}
+		delete(w.waiting, d.ID)
+		return true
+	})
 }
 
 func (w *window) merge(d store.Delivery) {
@@ -164,9 +184,10 @@ func (w *window) land(f *flight, after store.Delivery, recorded bool) {
 		w.wake(f.seen.Cursor(), f.seen.Cursor())
 	}
 	switch c := after.Cursor(); {
-	case after.State.Ended() || recorded && changed:
-	case !recorded:
-		// Perhaps it is there all the same: the record may have been made by a try that ended with an error.
+	case after.State.Ended():
+	case !recorded || changed:
+		// Perhaps it is there all the same: the record may have been made by a try that ended with an error, or after
+		// somebody else had only made the delivery due at another time.
 		w.wake(c, c)
 	case w.knows(c):
 		w.insert(after)

@@ -114,7 +114,7 @@ func (m *model) fill() {
 
 // step does what the next bytes of the script say.
 func (m *model) step(op, x byte) {
-	switch op % 7 {
+	switch op % 8 {
 	case 0, 1: // a message is stored, some time ago or for later
 		m.serial++
 		id := store.DeliveryID{0: byte(m.serial >> 8), 1: byte(m.serial), 15: 1}
@@ -162,12 +162,31 @@ func (m *model) step(op, x byte) {
 		m.w.land(f, after, recorded)
 	case 6: // somebody replays what is waiting or in flight
 		for _, d := range m.stored {
+			if !d.State.Ended() {
+				m.w.wake(d.Cursor(), d.Cursor()) // where it is no more
+			}
 			d.Round, d.State, d.DueAt = d.Round+1, store.Pending, m.now.Add(time.Duration(x)*time.Millisecond)
 			m.stored[d.ID] = d
 			m.w.wake(d.Cursor(), d.Cursor())
 			break
 		}
 		m.fill()
+	case 7: // somebody cancels what is waiting or in flight
+		for id, d := range m.stored {
+			c := d.Cursor()
+			if d.State.Ended() {
+				continue
+			}
+			d.State, d.DueAt = store.Canceled, time.Time{}
+			m.stored[id] = d
+			delete(m.quiet, id)
+			m.w.wake(c, c)
+			m.fill()
+			if _, ok := m.w.waiting[id]; ok {
+				m.t.Fatalf("%v waits though it has been canceled", d)
+			}
+			break
+		}
 	}
 	m.check()
 }

@@ -29,12 +29,12 @@ func (r *runner) attempt(f *flight) result {
 	if goneNow {
 		p = r.holdGone() // before anybody knows that a further attempt could begin
 	}
-	r.sent <- ending{seq: f.seq, id: before.ID, class: a.Class, status: a.Status, hint: a.RetryHint}
+	r.sent <- ending{seq: f.seq, id: before.ID, event: before.Event, class: a.Class, status: a.Status, hint: a.RetryHint}
 	a.Delivery, a.Round, a.Number = before.ID, before.Round, before.Made+1
 	after := next(before, a, f.settings.Retry, r.now(), r.rand(), f.probe)
 	a.Probe = f.probe > 0 && a.Class != store.ClassInterrupted && after.Attempts == before.Attempts
-	if a.Probe && len(a.Body) > 0 { // of an outage there may be thousands
-		a.Body, a.Truncated = nil, true
+	if a.Probe { // of an outage there may be thousands
+		dropBodies(&a)
 	}
 	after.Blocking = after.State == store.Failed && after.Order != "" && f.settings.BlockOnFailure
 
@@ -43,8 +43,19 @@ func (r *runner) attempt(f *flight) result {
 			return result{flight: f, after: after, class: a.Class, err: err}
 		}
 	}
-	released, err := r.recordAttempt(before, &after, a)
+	var follow *FollowUp
+	if r.lane.FollowUp != nil {
+		follow = r.lane.FollowUp(before, after, a)
+	}
+	released, err := r.recordAttempt(before, &after, a, follow)
+	overtaken, ok := errors.AsType[*store.OvertakenError](err)
 	switch {
+	case ok: // by a person, who has changed the delivery while the attempt was made
+		after = overtaken.Now
+		r.log.Info("attempt overtaken", zap.Inline(attemptFields(a)), zap.Stringer("state", after.State))
+		if r.lane.Observe != nil {
+			r.lane.Observe(before, after, a)
+		}
 	case errors.Is(err, store.ErrStale):
 		r.log.Debug("attempt dropped", zap.Inline(attemptFields(a)), zap.String("reason", "the delivery has changed meanwhile"))
 	case err == nil:
@@ -74,13 +85,19 @@ func (r *runner) sendOnce(f *flight) (a store.Attempt) {
 
 // recordAttempt writes the outcome, and tries again for as long as it is unknown whether it is on disk. It returns
 // what the record has released, and nil, store.ErrStale, or the reason why it was given up: see unwritable. It changes
-// after to what could be written.
-func (r *runner) recordAttempt(before store.Delivery, after *store.Delivery, a store.Attempt) (store.Delivery, error) {
+// after to what was written.
+func (r *runner) recordAttempt(before store.Delivery, after *store.Delivery, a store.Attempt, follow *FollowUp) (store.Delivery, error) {
 	kept := a
 	for failures := 0; ; failures++ {
-		released, err := r.lane.Queue.Record(r.recordCtx, before, *after, kept)
+		released, err := r.record(before, *after, kept, follow)
 		switch {
-		case err == nil, errors.Is(err, store.ErrStale), final(err):
+		case err == nil:
+			after.Last = before.Last
+			if kept.Number > 0 {
+				after.Last = kept.Outcome()
+			}
+			return released, nil
+		case errors.Is(err, store.ErrStale), final(err):
 			return released, err
 		case errors.Is(err, store.ErrNotFound):
 			return store.Delivery{}, store.ErrStale // swept or canceled
@@ -99,6 +116,18 @@ func (r *runner) recordAttempt(before store.Delivery, after *store.Delivery, a s
 	}
 }
 
+// record writes the outcome once, with what follows it.
+func (r *runner) record(before, after store.Delivery, a store.Attempt, follow *FollowUp) (released store.Delivery, err error) {
+	if follow == nil {
+		return r.lane.Queue.Record(r.recordCtx, before, after, a)
+	}
+	recorded, err := r.lane.Queue.RecordAndAccept(r.recordCtx, before, after, a, follow.Post)
+	if err == nil && follow.Done != nil {
+		follow.Done(recorded)
+	}
+	return recorded.Released, err
+}
+
 // unwritable reports whether err means that the same record will never be written.
 func unwritable(err error) bool {
 	return errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrInvalid)
@@ -108,19 +137,33 @@ func unwritable(err error) bool {
 const maxText = 200
 
 // shrink takes from a record what the store may have no room for. What became of the delivery is worth more than what
-// the receiver said, and that more than the attempt. It reports whether there was something to take.
+// the receiver said, and that more than the attempt. What was sent is given up first: the message tells most of it. It
+// reports whether there was something to take.
 func shrink(after *store.Delivery, a *store.Attempt) bool {
 	switch {
+	case a.Request.Body != nil || a.Request.Header != nil:
+		a.Request.Truncated = a.Request.Truncated || len(a.Request.Body) > 0
+		a.Request.Body, a.Request.Header = nil, nil
 	case a.Body != nil || a.Header != nil:
 		a.Body, a.Header, a.Truncated = nil, nil, true
-	case len(a.Error) > maxText || len(after.Reason) > maxText:
-		a.Error, after.Reason = clip(a.Error), clip(after.Reason)
+	case len(a.Error) > maxText || len(after.Reason) > maxText || len(a.Request.URL) > maxText:
+		a.Error, after.Reason, a.Request.URL = clip(a.Error), clip(after.Reason), clip(a.Request.URL)
 	case a.Number > 0:
 		*a, after.Made = store.Attempt{}, after.Made-1
 	default:
 		return false
 	}
 	return true
+}
+
+// dropBodies takes what was sent and what came back from the record of an attempt.
+func dropBodies(a *store.Attempt) {
+	if len(a.Body) > 0 {
+		a.Body, a.Truncated = nil, true
+	}
+	if len(a.Request.Body) > 0 {
+		a.Request.Body, a.Request.Truncated = nil, true
+	}
 }
 
 func clip(s string) string {
@@ -165,11 +208,8 @@ func (a attemptFields) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	if a.Peer != "" {
 		enc.AddString("peer", a.Peer)
 	}
-	switch {
-	case a.Class == store.ClassExpect:
-		enc.AddString("error", unmet)
-	case a.Error != "":
-		enc.AddString("error", a.Error)
+	if gist := store.Attempt(a).Gist(); gist != "" {
+		enc.AddString("error", gist)
 	}
 	return nil
 }

@@ -24,6 +24,8 @@
 //	filter      $[?@.severity == "high" && @.tags[0] != "test"]
 //	expected    $.data.status  ok, queued
 //
+// [RedactJSON] takes what paths select out of a body.
+//
 // Documents and, by way of them, patterns of regular expressions come from outside. So nothing here takes more than
 // linear time for reading, and an evaluation ends after a fixed number of steps with [ErrBudget]. That, and being
 // right, are why this is not a library: of those in Go to be had in 2026, the best passes 618 of the 703 cases of the

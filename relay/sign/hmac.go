@@ -35,8 +35,6 @@ type HMAC struct {
 	coded coded
 }
 
-var _ Signer = (*HMAC)(nil)
-
 // NewHMAC checks the options. Errors say which option is wrong and never show the secret.
 func NewHMAC(o HMACOptions) (*HMAC, error) {
 	r, err := o.recipe()
@@ -163,6 +161,9 @@ func (h *HMAC) Headers() []Header { return h.coded.headers() }
 
 // Sign returns the one header. It uses nothing of the Input but the body, and its error is always nil.
 func (h *HMAC) Sign(in Input) ([]Header, error) { return h.coded.sign(in) }
+
+// Base returns the body. Its error is always nil.
+func (h *HMAC) Base(in Input) ([]byte, error) { return h.coded.base(in) }
 
 // Verify checks a request as its receiver got it. The error wraps ErrMissingHeader or ErrNoMatch.
 func (h *HMAC) Verify(header http.Header, body []byte) error {

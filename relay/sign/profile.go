@@ -101,8 +101,6 @@ type Profile struct {
 	standard *Standard // in place of coded
 }
 
-var _ Signer = (*Profile)(nil)
-
 // NewProfile checks the options. Errors say which option is wrong and never show a secret.
 func NewProfile(o ProfileOptions) (*Profile, error) {
 	p, err := o.product()
@@ -181,6 +179,14 @@ func (p *Profile) Sign(in Input) ([]Header, error) {
 		return p.standard.signSvix(in)
 	}
 	return p.coded.sign(in)
+}
+
+// Base returns what the product signs. Only svix can refuse an Input: as Standard.Sign does.
+func (p *Profile) Base(in Input) ([]byte, error) {
+	if p.standard != nil {
+		return p.standard.Base(in)
+	}
+	return p.coded.base(in)
 }
 
 // Verify checks a request as its receiver got it, now being the receiver's clock, which matters only where the

@@ -109,6 +109,16 @@ func (c *coded) headers() []Header {
 	return headers
 }
 
+// base returns what is signed of in: what stands in front of the body, and the body.
+func (r *recipe) base(in Input) ([]byte, error) {
+	if r.id != "" {
+		if err := checkID(in.ID); err != nil {
+			return nil, err
+		}
+	}
+	return append(r.appendHead(nil, in.ID, in.Time.Unix()), in.Body...), nil
+}
+
 func (c *coded) sign(in Input) ([]Header, error) {
 	if c.id != "" {
 		if err := checkID(in.ID); err != nil {

@@ -67,8 +67,6 @@ type RFC9421 struct {
 	digest  bool // content-digest is one of them
 }
 
-var _ Signer = (*RFC9421)(nil)
-
 var defaultComponents = [...]string{
 	"@method", "@authority", "@path", "@query", "content-digest", "content-type", HeaderID, HeaderTimestamp,
 }
@@ -178,22 +176,58 @@ func (s *RFC9421) Headers() []Header {
 	return headers
 }
 
+// signing is what a signature is made of.
+type signing struct {
+	base   []byte // is signed
+	params string // as they stand in Signature-Input
+	digest string // value of Content-Digest, empty if it is not covered
+}
+
 // Sign returns the headers. It refuses an Input without method and URL, or without a header that is to be covered.
 func (s *RFC9421) Sign(in Input) ([]Header, error) {
-	if in.Method == "" || in.URL == nil || in.URL.Host == "" {
-		return nil, errors.New("sign: method and URL of the request are missing")
+	made, err := s.prepare(in)
+	if err != nil {
+		return nil, err
 	}
-	digest := ""
+	proof, err := s.key.sign(made.base)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	text, err := httpsfv.Marshal(httpsfv.NewItem(proof))
+	if err != nil {
+		return nil, fmt.Errorf("sign: write the signature: %w", err)
+	}
+	headers := s.Headers()
+	headers[0].Value = s.label + "=" + made.params
+	headers[1].Value = s.label + "=" + text
+	if s.digest {
+		headers[2].Value = made.digest
+	}
+	return headers, nil
+}
+
+// Base returns the signature base (RFC 9421, section 2.5). It refuses what Sign refuses.
+func (s *RFC9421) Base(in Input) ([]byte, error) {
+	made, err := s.prepare(in)
+	return made.base, err
+}
+
+// prepare does all that comes before the key.
+func (s *RFC9421) prepare(in Input) (signing, error) {
+	if in.Method == "" || in.URL == nil || in.URL.Host == "" {
+		return signing{}, errors.New("sign: method and URL of the request are missing")
+	}
+	var made signing
 	if s.digest {
 		var err error
-		if digest, err = contentDigest(in.Body); err != nil {
-			return nil, err
+		if made.digest, err = contentDigest(in.Body); err != nil {
+			return signing{}, err
 		}
 	}
 	m := message{method: in.Method, url: in.URL, field: func(name string) []string {
 		switch name {
 		case "content-digest":
-			return []string{digest}
+			return []string{made.digest}
 		case HeaderID:
 			return []string{in.ID}
 		case HeaderTimestamp:
@@ -215,25 +249,11 @@ func (s *RFC9421) Sign(in Input) ([]Header, error) {
 		list.Params.Add("keyid", s.keyID)
 	}
 	list.Params.Add("alg", s.key.algorithm)
-	base, params, err := signatureBase(list, covered, m.value)
-	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
+	var err error
+	if made.base, made.params, err = signatureBase(list, covered, m.value); err != nil {
+		return signing{}, fmt.Errorf("sign: %w", err)
 	}
-	proof, err := s.key.sign(base)
-	if err != nil {
-		return nil, fmt.Errorf("sign: %w", err)
-	}
-	text, err := httpsfv.Marshal(httpsfv.NewItem(proof))
-	if err != nil {
-		return nil, fmt.Errorf("sign: write the signature: %w", err)
-	}
-	headers := s.Headers()
-	headers[0].Value = s.label + "=" + params
-	headers[1].Value = s.label + "=" + text
-	if s.digest {
-		headers[2].Value = digest
-	}
-	return headers, nil
+	return made, nil
 }
 
 // contentDigest returns the value of Content-Digest for body, by sha-256.

@@ -73,3 +73,20 @@ type Signer interface {
 	// holds no secret and no value of a header.
 	Sign(in Input) ([]Header, error)
 }
+
+// Explainer is a Signer that can show what it signs, for a person whose receiver sees something else. All signers of
+// this package are.
+type Explainer interface {
+	Signer
+	// Base returns the bytes that Sign makes its signatures of, which the caller owns: with several keys all sign the
+	// same. The error is that of Sign. They are as secret as what is signed of the Input: its body, its URL, its headers.
+	Base(in Input) ([]byte, error)
+}
+
+var (
+	_ Explainer = (*Standard)(nil)
+	_ Explainer = (*HMAC)(nil)
+	_ Explainer = (*Timestamped)(nil)
+	_ Explainer = (*Profile)(nil)
+	_ Explainer = (*RFC9421)(nil)
+)

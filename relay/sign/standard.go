@@ -29,8 +29,6 @@ type Standard struct {
 	verifier StandardVerifier
 }
 
-var _ Signer = (*Standard)(nil)
-
 // NewStandard reads one to eight secrets. One is whsec_ and the padded base64 of 24 to 64 bytes, which signs v1, or
 // whsk_ and the base64 of an ed25519 seed of 32 bytes, with or without the 32 bytes of its public key behind it,
 // which signs v1a. Every request is signed with all of them, in their order: while a secret is being rotated, write
@@ -175,6 +173,9 @@ func (s *Standard) Sign(in Input) ([]Header, error) {
 	}
 	return []Header{{Name: v.recipe.header, Value: string(list)}}, nil
 }
+
+// Base returns id, timestamp and body, joined by full stops. It refuses what Sign refuses.
+func (s *Standard) Base(in Input) ([]byte, error) { return s.verifier.recipe.base(in) }
 
 // Verify checks a request by the same secrets; see StandardVerifier.Verify.
 func (s *Standard) Verify(header http.Header, body []byte, now time.Time) error {

@@ -22,8 +22,6 @@ type Timestamped struct {
 	coded coded
 }
 
-var _ Signer = (*Timestamped)(nil)
-
 // NewTimestamped checks the options. Errors name a secret by its place and never show it.
 func NewTimestamped(o TimestampedOptions) (*Timestamped, error) {
 	if err := checkHeader(o.Header); err != nil {
@@ -48,6 +46,9 @@ func (t *Timestamped) Headers() []Header { return t.coded.headers() }
 
 // Sign returns the one header. It uses time and body of the Input, and its error is always nil.
 func (t *Timestamped) Sign(in Input) ([]Header, error) { return t.coded.sign(in) }
+
+// Base returns the time in Unix seconds, a full stop and the body. Its error is always nil.
+func (t *Timestamped) Base(in Input) ([]byte, error) { return t.coded.base(in) }
 
 // Verify checks a request as its receiver got it, now being the receiver's clock. It returns nil if one signature
 // was made by one of the secrets and the time is within Tolerance of now. Otherwise the error wraps one of

@@ -57,30 +57,48 @@ func (s *Store) Accept(ctx context.Context, m store.Message, body []byte) (store
 
 // acceptOne writes a message, or returns the earlier one.
 func (s *Store) acceptOne(ctx context.Context, m store.Message, body []byte) (*store.Message, error) {
+	r, earlier, err := s.acceptRequest(m, body)
+	if err != nil {
+		return nil, err
+	}
+	if !s.fits(r.size, r.entries) {
+		return s.acceptLong(ctx, m, body)
+	}
+	if err := s.submit(ctx, r); err != nil {
+		return nil, err
+	}
+	return *earlier, nil
+}
+
+// fits reports whether one group takes so much.
+func (s *Store) fits(size, entries int64) bool {
+	return size <= s.maxGroupSize && entries <= s.maxGroupEntries
+}
+
+// acceptRequest returns what Accept asks of the committer, and where that puts the earlier message of the same key, or
+// nil. It may be too much for one group.
+func (s *Store) acceptRequest(m store.Message, body []byte) (r *request, earlier **store.Message, err error) {
 	var entries []entry
-	err := encodeAccept(storedMessage{Message: m}, body, func(e entry) error {
+	err = encodeAccept(storedMessage{Message: m}, body, func(e entry) error {
 		entries = append(entries, e)
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	raws, err := encodeDeliveries(m)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	size, count := cost(entries...)
 	for n := range raws {
 		size += queueCost(m.Recipients[n], raws[n])
 	}
-	size, count = size+identifyCost, count+2*int64(len(raws))+2
-	if size > s.maxGroupSize || count > s.maxGroupEntries {
-		return s.acceptLong(ctx, m, body)
-	}
-	var earlier *store.Message // the committer's until it has answered
-	err = s.submit(ctx, &request{size: size, entries: count, stage: func(g *group) error {
+	size, count = size+identifyCost, count+queueCount*int64(len(raws))+identifyCount
+	earlier = new(*store.Message) // what it points to is the committer's until it has answered
+	return &request{size: size, entries: count, stage: func(g *group) error {
 		found, err := findEarlier(g, m)
-		earlier = found
+		*earlier = found
 		if err != nil || found != nil {
 			return err
 		}
@@ -101,13 +119,8 @@ func (s *Store) acceptOne(ctx context.Context, m store.Message, body []byte) (*s
 		for n, raw := range raws {
 			g.enqueue(m.Delivery(n), raw)
 		}
-		g.pending += int64(len(raws))
 		return nil
-	}})
-	if err != nil {
-		return nil, err
-	}
-	return earlier, nil
+	}}, earlier, nil
 }
 
 // checkBacklog refuses n more deliveries if they are too many.
@@ -131,18 +144,26 @@ func (g *group) checkLines(m store.Message) error {
 	return nil
 }
 
-// identifyCost is what identify writes, at most.
-const identifyCost = 1 + 32 + 16 + 32 + valueOverhead + entryOverhead
+// What identify writes, at most.
+const (
+	identifyCost  = 1 + 32 + 16 + 32 + valueOverhead + 2 + 16 + 16 + 1 + 8 + valueOverhead + 3*entryOverhead
+	identifyCount = 3
+)
 
-// identify writes what a message stands under besides its queues: its idempotency key, and if nobody gets it, the entry
-// for the sweep.
+// identify writes what a message stands under besides its queues: its idempotency key, its event, and if nobody gets
+// it, the entry for the sweep instead.
 func (g *group) identify(m store.Message) {
 	if m.Idempotency != nil {
 		g.set(idempotencyKey(m.Idempotency.Key), m.ID[:], m.Idempotency.Content[:])
 	}
 	if len(m.Recipients) == 0 {
 		g.set(endedKey(m.AcceptedAt, store.DeliveryID(m.ID)))
+		return
 	}
+	if m.Event != "" {
+		g.put(eventIndexKey(m.Event, m.ID), nil)
+	}
+	g.noteSkew(m)
 }
 
 // normal checks a message and brings it into the form in which it will be read.
@@ -160,7 +181,7 @@ func (s *Store) normal(m store.Message, body []byte) (store.Message, error) {
 	if m.AcceptedAt.IsZero() {
 		m.AcceptedAt = s.now()
 	}
-	m.AcceptedAt, m.Size = toMillis(m.AcceptedAt), len(body)
+	m.AcceptedAt, m.Size, m.Reduced = toMillis(m.AcceptedAt), len(body), false
 	m.Recipients, m.Header = slices.Clone(m.Recipients), append([]store.Field(nil), m.Header...)
 	for i, r := range m.Recipients {
 		if err := checkName(r.Destination); err != nil {
@@ -229,22 +250,26 @@ func encodeDeliveries(m store.Message) ([][]byte, error) {
 	return raws, nil
 }
 
+// queueCount is how many keys enqueue writes for a delivery, at most.
+const queueCount = 3
+
 // queueCost is what enqueue writes for a delivery, at most.
 func queueCost(to store.Recipient, raw []byte) int64 {
 	size := int64(1+len(to.Destination)+1+8+16+valueOverhead+len(raw)) + entryOverhead
+	size += int64(2+len(to.Destination)+1+16) + entryOverhead
 	if to.Order != "" {
-		size += int64(16) + int64(1+len(to.Destination)+1+lineHash+valueOverhead+33) + entryOverhead
+		size += valueOverhead + 8 + int64(16) + int64(1+len(to.Destination)+1+lineHash+valueOverhead+lineSize) + entryOverhead
 	}
 	return size
 }
 
 // encodePending encodes a delivery that goes into the queue or comes out of it, within the bound that a group counts on.
 func encodePending(d store.Delivery) ([]byte, error) {
-	raw, err := encodeDelivery(d)
-	if err == nil && len(raw) > maxDelivery {
+	raw := encodeDelivery(d)
+	if len(raw) > maxDelivery {
 		return nil, fmt.Errorf("delivery of %d bytes: %w", len(raw), store.ErrTooLarge)
 	}
-	return raw, err
+	return raw, nil
 }
 
 // findEarlier returns the message that was accepted under m's idempotency key, or nil.
@@ -284,14 +309,11 @@ func (s *Store) removeKeys(submit func(*request) error, keys [][]byte, check fun
 	for _, key := range keys {
 		size += int64(len(key)) + entryOverhead
 	}
-	// As much again is for what check may write.
-	return submit(&request{size: 2 * size, entries: 2 * int64(len(keys)), stage: func(g *group) error {
+	return submit(&request{size: size, entries: int64(len(keys)), stage: func(g *group) error {
 		if ok, err := check(g); !ok {
 			return err
 		}
-		for _, key := range keys {
-			g.remove(key)
-		}
+		g.removeAll(keys)
 		return nil
 	}})
 }

@@ -149,9 +149,9 @@ func (b *batch) add(ctx context.Context, m store.Message, body []byte) error {
 		return &store.PostError{Index: len(b.items), Err: err}
 	}
 	it.message = m.Brief()
-	b.toQueue, b.toQueueCount = b.toQueue+identifyCost, b.toQueueCount+2
+	b.toQueue, b.toQueueCount = b.toQueue+identifyCost, b.toQueueCount+identifyCount
 	for n, raw := range raws {
-		b.toQueue, b.toQueueCount = b.toQueue+queueCost(m.Recipients[n], raw), b.toQueueCount+2
+		b.toQueue, b.toQueueCount = b.toQueue+queueCost(m.Recipients[n], raw), b.toQueueCount+queueCount
 	}
 	it.written = true
 	if b.id == (store.MessageID{}) {

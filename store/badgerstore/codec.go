@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
-	"net/http"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -89,6 +88,8 @@ type messageRecord struct {
 	Path        string            `cbor:"11,keyasint,omitempty"`
 	Header      []fieldRecord     `cbor:"12,keyasint,omitempty"`
 	Batch       []byte            `cbor:"13,keyasint,omitempty"`
+	Reduced     bool              `cbor:"14,keyasint,omitempty"`
+	Kept        int               `cbor:"15,keyasint,omitempty"` // of a reduced one: bytes of what stands for the body
 }
 
 type recipientRecord struct {
@@ -108,14 +109,23 @@ type storedMessage struct {
 	store.Message
 	chunks int             // of its body, 0 if that stands in the record
 	batch  store.MessageID // that it was written ahead for; zero for none
+	kept   int             // bytes of what stands for the body, if that is reduced
 	body   []byte          // if it is not in chunks; part of what was read
+}
+
+// length is the number of bytes that Load returns.
+func (m storedMessage) length() int {
+	if m.Reduced {
+		return m.kept
+	}
+	return m.Size
 }
 
 // encodeMessage returns the content of an m value without the body.
 func encodeMessage(m storedMessage) ([]byte, error) {
 	r := messageRecord{
 		Event: m.Event, ContentType: m.ContentType, AcceptedAt: stamp(stampOf(m.AcceptedAt)), Size: m.Size, Chunks: m.chunks,
-		Hops: m.Hops, OrderingKey: m.Key, Path: m.Path,
+		Hops: m.Hops, OrderingKey: m.Key, Path: m.Path, Reduced: m.Reduced, Kept: m.kept,
 	}
 	for _, to := range m.Recipients {
 		r.Recipients = append(r.Recipients, recipientRecord{Destination: to.Destination, Delay: to.Delay.Milliseconds(), Order: to.Order})
@@ -147,19 +157,23 @@ func decodeMessage(id store.MessageID, content []byte) (m storedMessage, err err
 		return storedMessage{}, fmt.Errorf("decode message: %w", err)
 	}
 	body := content[n+int(size):]
+	length := r.Size
+	if r.Reduced {
+		length = r.Kept
+	}
 	switch {
-	case r.Size < 0 || r.Chunks < 0 || r.Chunks > maxChunks || len(r.Recipients) > store.MaxDeliveries:
+	case r.Size < 0 || r.Kept < 0 || !r.Reduced && r.Kept != 0 || r.Chunks < 0 || r.Chunks > maxChunks || len(r.Recipients) > store.MaxDeliveries:
 		return storedMessage{}, errors.New("decode message: field out of range")
-	case r.Chunks == 0 && r.Size != len(body), r.Chunks > 0 && len(body) > 0:
+	case r.Chunks == 0 && length != len(body), r.Chunks > 0 && len(body) > 0:
 		return storedMessage{}, errors.New("decode message: body has another size")
 	case len(r.Key) != len(r.Content) || len(r.Key) != 0 && len(r.Key) != 32:
 		return storedMessage{}, errors.New("decode message: bad idempotency digests")
 	case len(r.Batch) != 0 && len(r.Batch) != len(m.batch):
 		return storedMessage{}, errors.New("decode message: bad batch")
 	}
-	m = storedMessage{chunks: r.Chunks, body: body, Message: store.Message{
+	m = storedMessage{chunks: r.Chunks, kept: r.Kept, body: body, Message: store.Message{
 		ID: id, Event: r.Event, ContentType: r.ContentType, AcceptedAt: r.AcceptedAt.time(), Size: r.Size,
-		Hops: r.Hops, Key: r.OrderingKey, Path: r.Path,
+		Reduced: r.Reduced, Hops: r.Hops, Key: r.OrderingKey, Path: r.Path,
 	}}
 	copy(m.batch[:], r.Batch)
 	for _, to := range r.Recipients {
@@ -176,100 +190,6 @@ func decodeMessage(id store.MessageID, content []byte) (m storedMessage, err err
 	return m, nil
 }
 
-// deliveryRecord is the stored form of a delivery, without its id. Its encoding is the same for equal deliveries.
-type deliveryRecord struct {
-	Destination string      `cbor:"1,keyasint,omitempty"`
-	Event       string      `cbor:"2,keyasint,omitempty"`
-	State       store.State `cbor:"3,keyasint,omitempty"`
-	Round       int         `cbor:"4,keyasint,omitempty"`
-	Attempts    int         `cbor:"5,keyasint,omitempty"`
-	Made        int         `cbor:"6,keyasint,omitempty"`
-	AcceptedAt  stamp       `cbor:"7,keyasint,omitempty"`
-	DueAt       stamp       `cbor:"8,keyasint,omitempty"`
-	EndedAt     stamp       `cbor:"9,keyasint,omitempty"`
-	Reason      string      `cbor:"10,keyasint,omitempty"`
-	Order       string      `cbor:"11,keyasint,omitempty"`
-	Blocking    bool        `cbor:"12,keyasint,omitempty"`
-	BegunAt     stamp       `cbor:"13,keyasint,omitempty"`
-}
-
-func encodeDelivery(d store.Delivery) ([]byte, error) {
-	raw, err := cbor.Marshal(deliveryRecord{
-		Destination: d.Destination, Event: d.Event, State: d.State, Round: d.Round, Attempts: d.Attempts, Made: d.Made,
-		AcceptedAt: stamp(stampOf(d.AcceptedAt)), DueAt: stamp(stampOf(d.DueAt)), EndedAt: stamp(stampOf(d.EndedAt)),
-		Reason: d.Reason, Order: d.Order, Blocking: d.Blocking, BegunAt: stamp(stampOf(d.BegunAt)),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encode delivery: %w", err)
-	}
-	return raw, nil
-}
-
-func decodeDelivery(id store.DeliveryID, content []byte) (store.Delivery, error) {
-	var r deliveryRecord
-	if err := decoder.Unmarshal(content, &r); err != nil {
-		return store.Delivery{}, fmt.Errorf("decode delivery: %w", err)
-	}
-	return store.Delivery{
-		ID: id, Destination: r.Destination, Event: r.Event, State: r.State, Round: r.Round, Attempts: r.Attempts,
-		Made: r.Made, AcceptedAt: r.AcceptedAt.time(), DueAt: r.DueAt.time(), EndedAt: r.EndedAt.time(), Reason: r.Reason,
-		Order: r.Order, Blocking: r.Blocking, BegunAt: r.BegunAt.time(),
-	}, nil
-}
-
-// attemptRecord is the stored form of an attempt, without what its key says. Durations are nanoseconds.
-type attemptRecord struct {
-	StartedAt   stamp         `cbor:"1,keyasint,omitempty"`
-	Took        time.Duration `cbor:"2,keyasint,omitempty"`
-	Class       store.Class   `cbor:"3,keyasint,omitempty"`
-	Status      int           `cbor:"4,keyasint,omitempty"`
-	Error       string        `cbor:"5,keyasint,omitempty"`
-	Header      http.Header   `cbor:"6,keyasint,omitempty"`
-	Body        []byte        `cbor:"7,keyasint,omitempty"`
-	Truncated   bool          `cbor:"8,keyasint,omitempty"`
-	RetryHint   time.Duration `cbor:"9,keyasint,omitempty"`
-	DNS         time.Duration `cbor:"10,keyasint,omitempty"`
-	Connect     time.Duration `cbor:"11,keyasint,omitempty"`
-	TLS         time.Duration `cbor:"12,keyasint,omitempty"`
-	FirstByte   time.Duration `cbor:"13,keyasint,omitempty"`
-	Peer        string        `cbor:"14,keyasint,omitempty"`
-	Reused      bool          `cbor:"15,keyasint,omitempty"`
-	CertExpires stamp         `cbor:"16,keyasint,omitempty"`
-	Probe       bool          `cbor:"17,keyasint,omitempty"`
-}
-
-func encodeAttempt(a store.Attempt) ([]byte, error) {
-	raw, err := cbor.Marshal(attemptRecord{
-		StartedAt: stamp(stampOf(a.StartedAt)), Took: a.Took, Class: a.Class, Status: a.Status, Error: a.Error,
-		Header: a.Header, Body: a.Body, Truncated: a.Truncated, RetryHint: a.RetryHint,
-		DNS: a.Timing.DNS, Connect: a.Timing.Connect, TLS: a.Timing.TLS, FirstByte: a.Timing.FirstByte,
-		Peer: a.Peer, Reused: a.Reused, CertExpires: stamp(stampOf(a.CertExpires)), Probe: a.Probe,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encode attempt: %w", err)
-	}
-	return raw, nil
-}
-
-// decodeAttempt reads the content of an a value, whose key it also needs.
-func decodeAttempt(key, content []byte) (store.Attempt, error) {
-	if len(key) != 1+16+2+2 || key[0] != kindAttempt {
-		return store.Attempt{}, errBadKey
-	}
-	var r attemptRecord
-	if err := decoder.Unmarshal(content, &r); err != nil {
-		return store.Attempt{}, fmt.Errorf("decode attempt: %w", err)
-	}
-	return store.Attempt{
-		Delivery: store.DeliveryID(key[1:17]),
-		Round:    int(binary.BigEndian.Uint16(key[17:])), Number: int(binary.BigEndian.Uint16(key[19:])),
-		StartedAt: r.StartedAt.time(), Took: r.Took, Class: r.Class, Status: r.Status, Error: r.Error,
-		Header: r.Header, Body: r.Body, Truncated: r.Truncated, RetryHint: r.RetryHint,
-		Timing: store.Timing{DNS: r.DNS, Connect: r.Connect, TLS: r.TLS, FirstByte: r.FirstByte},
-		Peer:   r.Peer, Reused: r.Reused, CertExpires: r.CertExpires.time(), Probe: r.Probe,
-	}, nil
-}
-
 // line says where a line begins and ends. Its places are numbered from 1, in the order of acceptance.
 type line struct {
 	head   uint64           // place of the delivery that is in the queue, or holds the line up; tail+1 for none
@@ -282,6 +202,9 @@ type line struct {
 // may get.
 func (l line) empty() bool { return l.head > l.tail }
 
+// lineSize is the length of what encodeLine returns.
+const lineSize = 8 + 8 + 16 + 1
+
 func encodeLine(l line) []byte {
 	raw := append(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, l.head), l.tail), l.first[:]...)
 	if l.passed {
@@ -291,12 +214,12 @@ func encodeLine(l line) []byte {
 }
 
 func decodeLine(content []byte) (line, error) {
-	if len(content) != 8+8+16+1 || content[32] > 1 {
+	if len(content) != lineSize || content[lineSize-1] > 1 {
 		return line{}, errors.New("decode line: wrong size or state")
 	}
 	l := line{
 		head: binary.BigEndian.Uint64(content), tail: binary.BigEndian.Uint64(content[8:]),
-		first: store.DeliveryID(content[16:]), passed: content[32] == 1,
+		first: store.DeliveryID(content[16:]), passed: content[lineSize-1] == 1,
 	}
 	if l.head == 0 || l.head-1 > l.tail || l.tail == math.MaxUint64 {
 		return line{}, errors.New("decode line: field out of range")

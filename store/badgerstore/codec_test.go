@@ -83,6 +83,9 @@ func FuzzParseKeys(f *testing.F) {
 	f.Add(endedKey(time.Unix(1, 0), id.Delivery(0)))
 	f.Add(lineKey(kindLine, "alerts", "a"))
 	f.Add([]byte("q"))
+	f.Add(destinationIndexKey("alerts", id.Delivery(0)))
+	f.Add(eventIndexKey("a.b", id))
+	f.Add(stateIndexKey(store.Delivery{ID: id.Delivery(0), State: store.Failed}))
 	f.Fuzz(func(t *testing.T, key []byte) {
 		describe(key)
 		if name, at, err := parseQueueKey(key); err == nil && binary.BigEndian.Uint64(key[len(key)-24:]) < 1<<62 {
@@ -108,18 +111,26 @@ func FuzzDecode(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	begun := m.Delivery(0)
-	begun.Attempts, begun.Made, begun.BegunAt = 1, 1, time.Unix(2, 0).UTC()
-	d, err := encodeDelivery(begun)
+	reduced := m
+	reduced.Reduced, reduced.Size = true, 7
+	other, err := encodeMessage(storedMessage{Message: reduced, kept: 1})
 	if err != nil {
 		f.Fatal(err)
 	}
-	a, err := encodeAttempt(store.Attempt{Class: store.ClassOK, Probe: true, Header: map[string][]string{"A": {"b"}}})
+	after := m.Delivery(0)
+	after.State, after.Blocking, after.Reason = store.Failed, true, "used up"
+	after.Attempts, after.Made, after.BegunAt, after.EndedAt = 1, 1, time.Unix(2, 0), time.Unix(3, 0)
+	after.Last = store.Outcome{At: time.Unix(2, 0), Class: store.ClassTimeout, Status: 504, Error: "late"}
+	d := encodeDelivery(m.Delivery(0))
+	a, err := encodeAttempt(store.Attempt{Class: store.ClassOK, Probe: true, Header: map[string][]string{"A": {"b"}},
+		Request: store.Sent{Method: "POST", URL: "https://a", Header: []store.Field{{Name: "A", Value: "b"}}, Body: []byte("x"), Rendered: true}})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(append(head, 'x'))
+	f.Add(append(other, 'y'))
 	f.Add(d)
+	f.Add(encodeDelivery(after))
 	f.Add(a)
 	f.Add(encodeCommit(commitRecord{seq: 1, pending: 2}))
 	f.Add(encodeLine(line{head: 3, tail: 9, first: store.DeliveryID{5}}))
@@ -143,17 +154,18 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 		if d, err := decodeDelivery(store.DeliveryID{1}, raw); err == nil {
-			again, err := encodeDelivery(d)
-			if err != nil {
-				t.Fatalf("encodeDelivery: %v", err)
-			}
+			again := encodeDelivery(d)
 			if back, err := decodeDelivery(d.ID, again); err != nil || back != d {
 				t.Errorf("delivery: got %+v, error %v; want %+v", back, err, d)
 			}
 		}
 		if a, err := decodeAttempt(attemptKey(store.DeliveryID{1}, 1, 1), raw); err == nil {
-			if _, err := encodeAttempt(a); err != nil {
-				t.Errorf("encodeAttempt: %v", err)
+			again, err := encodeAttempt(a)
+			if err != nil {
+				t.Fatalf("encodeAttempt: %v", err)
+			}
+			if back, err := decodeAttempt(attemptKey(a.Delivery, 1, 1), again); err != nil || !reflect.DeepEqual(back.Request, a.Request) {
+				t.Errorf("request of an attempt: got %+v, error %v; want %+v", back.Request, err, a.Request)
 			}
 		}
 		if c, err := decodeCommit(raw); err == nil && !bytes.Equal(encodeCommit(c), raw) {

@@ -43,10 +43,12 @@ const (
 type group struct {
 	txn     *badger.Txn
 	seq     uint64
-	pending int64 // change of the number of pending deliveries
-	base    int64 // pending before the group
-	low     bool  // free disk is below the reserve: nothing is accepted
-	short   bool  // free disk is below half of it: what can wait is not written
+	base    int64            // pending before the group
+	pending int64            // change of the number of pending deliveries
+	counts  map[string]int64 // the same, by destination
+	skew    int64            // of the clock, in milliseconds (index.go)
+	low     bool             // free disk is below the reserve: nothing is accepted
+	short   bool             // free disk is below half of it: what can wait is not written
 	log     *zap.Logger
 
 	queued [][]byte // q keys written
@@ -89,6 +91,15 @@ func (g *group) fail(err error) {
 	}
 }
 
+// count notes that n more deliveries of a destination are pending.
+func (g *group) count(destination string, n int64) {
+	g.pending += n
+	if g.counts == nil {
+		g.counts = make(map[string]int64)
+	}
+	g.counts[destination] += n
+}
+
 // remove stages a deletion.
 func (g *group) remove(key []byte) {
 	if g.err != nil {
@@ -97,6 +108,13 @@ func (g *group) remove(key []byte) {
 	g.writes++
 	g.size += int64(len(key)) + entryOverhead
 	g.err = g.txn.Delete(key)
+}
+
+// removeAll stages deletions.
+func (g *group) removeAll(keys [][]byte) {
+	for _, key := range keys {
+		g.remove(key)
+	}
 }
 
 // submit hands r to the committer and waits for its end, or for that of ctx; then r may be written all the same.
@@ -216,7 +234,7 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 		_ = s.fail(fmt.Errorf("commit: not done after %s", commitTimeout))
 	})
 	defer watchdog.Stop()
-	g := &group{txn: s.db.NewTransaction(true), seq: s.seq + 1, base: s.pending.Load(), log: s.log}
+	g := &group{txn: s.db.NewTransaction(true), seq: s.seq + 1, base: s.pending.Load(), skew: s.skew.Load(), log: s.log}
 	defer g.txn.Discard()
 	free := s.look()
 	g.low, g.short = free < s.reserve, free < s.reserve/2
@@ -229,6 +247,7 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	if g.writes == 0 {
 		return refused, nil
 	}
+	begun := time.Now()
 	key := commitKey(g.seq)
 	g.put(key, seal(key, encodeCommit(commitRecord{seq: g.seq, pending: g.base + g.pending})))
 	if g.err != nil {
@@ -247,8 +266,11 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	if err := s.side.write(g.seq); err != nil {
 		return refused, s.fail(err)
 	}
+	s.metrics.committed(len(reqs), begun)
 	s.seq = g.seq
 	s.pending.Add(g.pending)
+	s.backlog.add(g.counts)
+	s.skew.Store(g.skew)
 	s.heads.inserted(g.queued)
 	s.ended.inserted(g.ended)
 	return refused, nil

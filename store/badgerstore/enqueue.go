@@ -51,9 +51,7 @@ func (e *enqueuing) step(g *group) {
 				zap.Stringer("message_id", e.list[e.at.post].id), zap.Error(err))
 			continue
 		case !wanted:
-			for _, key := range e.list[e.at.post].keys() {
-				g.remove(key)
-			}
+			g.removeAll(e.list[e.at.post].keys())
 			continue
 		}
 		if !e.enqueue(g, m) {
@@ -97,13 +95,7 @@ func (e *enqueuing) enqueue(g *group, m store.Message) bool {
 			return false
 		}
 		d := m.Delivery(e.at.delivery)
-		raw, err := encodeDelivery(d)
-		if err != nil {
-			g.fail(err)
-			return false
-		}
-		g.enqueue(d, raw)
-		g.pending++
+		g.enqueue(d, encodeDelivery(d))
 	}
 	return true
 }

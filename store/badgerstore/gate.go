@@ -282,7 +282,7 @@ func (g *gate) after(db *badger.DB, side sideState) (state commitRecord, err err
 		}
 		g.log.Error("loss accepted", zap.String("path", g.path), zap.String("reason", damage.Reason),
 			zap.Uint64("from", damage.From), zap.Uint64("to", damage.To), zap.String("set_aside", aside))
-		if state.pending, err = countPending(db); err != nil {
+		if _, state.pending, err = countPending(db); err != nil {
 			return commitRecord{}, fmt.Errorf("count pending deliveries: %w", err)
 		}
 		state.seq = max(state.seq, side.seq) + 1

@@ -24,13 +24,18 @@ import (
 //	d <delivery 16>                           a delivery that is no longer as it was accepted
 //	a <delivery 16> <round 2> <number 2>      an attempt
 //	e <ended 8> <delivery 16>                 an ended delivery, for the sweep; of a message without deliveries: itself
+//	x d <destination> 0 <delivery 16>         index: the deliveries of a destination; behind the head of a line, its place
+//	x e <event> <message 16>                  index: the messages of an event that somebody gets
+//	x s <state 1> <class 1> <delivery 16>     index: those with trouble, by state and latest attempt (index.go)
 //	i <idempotency key 32>                    the message that was accepted under the key, and the content's digest
 //	p <destination>                           since when and why a destination is paused
 //	u <destination>                           since when a destination is out, and until when it asked to be left alone
 //	s <slot 4>                                a commit group: its number and the count of pending deliveries after it
+//	w                                         how far the times of acceptance and of ids are apart (index.go)
 //	v                                         the format, and the first commit group that must be on record
 //
-// A <line> is <destination> 0 <the first 16 bytes of the SHA-256 of its Order>.
+// A <line> is <destination> 0 <the first 16 bytes of the SHA-256 of its Order>, and an <event> those of its name. An
+// index entry has no value, but for the place in a line: what it points to is read and checked.
 //
 // A delivery stands under q or l exactly while it is pending, and under d from its first attempt on: so accepting a
 // message writes one record a delivery, and its state is found by id all the same.
@@ -48,6 +53,8 @@ const (
 	kindIdempotency = 'i'
 	kindPause       = 'p'
 	kindOutage      = 'u'
+	kindIndex       = 'x'
+	kindSkew        = 'w'
 	kindCommit      = 's'
 	kindFormat      = 'v'
 )
@@ -155,6 +162,45 @@ func parseEndedKey(key []byte) (ended time.Time, id store.DeliveryID, err error)
 
 func idempotencyKey(digest [32]byte) []byte { return append([]byte{kindIdempotency}, digest[:]...) }
 
+// The kinds of index, the second byte of their keys.
+const (
+	indexDestination = 'd'
+	indexEvent       = 'e'
+	indexState       = 's'
+)
+
+// Each index has a prefix, behind which its keys hold nothing but an id.
+func destinationIndex(destination string) []byte {
+	key := append(make([]byte, 0, 2+len(destination)+1+16), kindIndex, indexDestination)
+	return append(append(key, destination...), 0)
+}
+
+func eventIndex(event string) []byte {
+	sum := sha256.Sum256([]byte(event))
+	return append(append(make([]byte, 0, 2+lineHash+16), kindIndex, indexEvent), sum[:lineHash]...)
+}
+
+func stateIndex(state store.State, class store.Class) []byte {
+	return append(make([]byte, 0, 4+16), kindIndex, indexState, byte(state), byte(class))
+}
+
+func destinationIndexKey(destination string, id store.DeliveryID) []byte {
+	return append(destinationIndex(destination), id[:]...)
+}
+
+func eventIndexKey(event string, id store.MessageID) []byte {
+	return append(eventIndex(event), id[:]...)
+}
+
+// stateIndexKey returns nil for what stands in no index by state: deliveries that are pending and were never attempted,
+// and those that were delivered with an ok.
+func stateIndexKey(d store.Delivery) []byte {
+	if d.State == store.Pending && d.Last.Class == 0 || d.State == store.Delivered && d.Last.Class == store.ClassOK {
+		return nil
+	}
+	return append(stateIndex(d.State, d.Last.Class), d.ID[:]...)
+}
+
 func commitKey(seq uint64) []byte {
 	return binary.BigEndian.AppendUint32([]byte{kindCommit}, uint32(seq%ringSize))
 }
@@ -166,7 +212,7 @@ func describe(key []byte) string {
 		return fmt.Sprintf("%s of message %s", kindNames[key[0]], store.MessageID(key[1:17]))
 	case len(key) >= 17 && (key[0] == kindDelivery || key[0] == kindAttempt):
 		return fmt.Sprintf("%s of delivery %s", kindNames[key[0]], store.DeliveryID(key[1:17]))
-	case len(key) > 25 && key[0] == kindQueue:
+	case len(key) > 25 && key[0] == kindQueue, len(key) > 17 && key[0] == kindIndex && key[1] != indexEvent:
 		return fmt.Sprintf("%s of delivery %s", kindNames[key[0]], store.DeliveryID(key[len(key)-16:]))
 	case len(key) > 0 && kindNames[key[0]] != "":
 		return kindNames[key[0]]
@@ -176,9 +222,10 @@ func describe(key []byte) string {
 
 var kindNames = map[byte]string{
 	kindMessage: "record", kindChunk: "body", kindBatch: "batch", kindQueue: "queue entry",
-	kindLine: "line", kindWaiting: "place in a line", kindBlocked: "note of a blocked line", kindPause: "pause", kindOutage: "outage",
+	kindLine: "line", kindWaiting: "place in a line", kindBlocked: "note of a blocked line",
 	kindDelivery: "state", kindAttempt: "attempt", kindEnded: "sweep entry", kindIdempotency: "idempotency key",
-	kindCommit: "commit note", kindFormat: "format",
+	kindPause: "pause", kindOutage: "outage",
+	kindIndex: "index entry", kindSkew: "note of the clock", kindCommit: "commit note", kindFormat: "format",
 }
 
 // yearOne is the zero time in Unix milliseconds.

@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv("BADGERSTORE_TEST_LARGE"); path != "" {
 		os.Exit(acceptLarge(path))
 	}
+	if path := os.Getenv("BADGERSTORE_TEST_FOLLOWING"); path != "" {
+		os.Exit(failUntilKilled(path))
+	}
 	os.Exit(m.Run())
 }
 
@@ -184,7 +187,7 @@ func TestKillBatches(t *testing.T) {
 			if got := s.Pending(); got != int64(3*total) {
 				t.Errorf("round %d: pending: got %d, want the %d of %d messages", round, got, 3*total, total)
 			}
-			if n, err := countPending(s.db); err != nil || n != s.Pending() {
+			if _, n, err := countPending(s.db); err != nil || n != s.Pending() {
 				t.Errorf("round %d: in the queues: %d, error %v; want %d", round, n, err, s.Pending())
 			}
 			if got := keysIn(t, s); got["o"] != 0 {

@@ -44,14 +44,14 @@ func (s *Store) passOver(ctx context.Context, destination string, lost []store.D
 		if err != nil {
 			break
 		}
-		err = s.submit(ctx, &request{size: mendGroup * releaseSize, entries: mendGroup * 3, stage: func(g *group) error {
+		err = s.submit(ctx, &request{size: mendGroup * releaseSize, entries: mendGroup * mendCount, stage: func(g *group) error {
 			if g.short {
 				return s.noSpace(s.reserve / 2)
 			}
 			for _, key := range some {
 				l, ok, err := g.readLine(key)
 				if err == nil && ok && slices.Contains(lost, l.first) {
-					g.advance(key)
+					g.advance(key, l.first)
 				}
 			}
 			return nil
@@ -71,8 +71,12 @@ func (s *Store) passOver(ctx context.Context, destination string, lost []store.D
 	return len(keys) > 0
 }
 
-// mendGroup is how many lines are mended in a group: their deliveries may be as large as a delivery can.
-const mendGroup = 8
+// mendGroup is how many lines are mended in a group: their deliveries may be as large as a delivery can. mendCount is how
+// many keys one of them takes, at most.
+const (
+	mendGroup = 8
+	mendCount = 4
+)
 
 // linesOf returns the keys of the lines of a destination that have one of the given heads.
 func (s *Store) linesOf(destination string, heads []store.DeliveryID) (keys [][]byte, err error) {
@@ -111,7 +115,7 @@ func (s *Store) mendLines() error {
 		return fmt.Errorf("compare lines with the queue: %w", err)
 	}
 	for keys := range slices.Chunk(suspects, mendGroup) {
-		err := s.submitAlways(&request{size: mendGroup * releaseSize, entries: mendGroup * 4, stage: func(g *group) error {
+		err := s.submitAlways(&request{size: mendGroup * releaseSize, entries: mendGroup * mendCount, stage: func(g *group) error {
 			for _, key := range keys {
 				g.mendLine(key, heads[string(key)])
 			}
@@ -287,26 +291,38 @@ func (g *group) mendLine(key []byte, head store.DeliveryID) {
 		g.fail(err)
 		return
 	case err == nil && (d.State == store.Pending || d.Blocking) && bytes.Equal(lineKey(kindLine, d.Destination, d.Order), key):
-		g.mendHead(d)
+		g.mendHead(d, waitingKey(key, l.head))
 		return
 	}
 	g.log.Error("head of a line is lost and passed over", zap.Stringer("delivery_id", l.first), zap.Error(err))
+	if kept, err := has(g.txn, waitingKey(key, l.head)); err != nil {
+		g.fail(err)
+		return
+	} else if kept {
+		l.passed = true // it was lost on its way from there into the queue
+	}
 	g.set(key, encodeLine(l)) // what advance goes by
-	g.advance(key)
+	g.advance(key, l.first)
 }
 
-// mendHead puts the head of a line back to where it belongs.
-func (g *group) mendHead(d store.Delivery) {
+// mendHead puts the head of a line back to where it belongs. If its way from its place in the line into the queue was
+// lost, it stands at that place still, and was counted there.
+func (g *group) mendHead(d store.Delivery, place []byte) {
 	g.log.Error("head of a line was not where it belongs and is put back", zap.Stringer("delivery_id", d.ID))
+	content, err := g.get(place)
+	switch {
+	case g.isDatabase(err):
+		g.fail(err)
+		return
+	case err != nil || bytes.HasPrefix(content, d.ID[:]):
+		g.remove(place)
+		g.count(d.Destination, -1)
+	}
 	if d.Blocking {
 		g.set(lineKey(kindBlocked, d.Destination, d.Order), d.ID[:])
 		return
 	}
-	raw, err := encodeDelivery(d)
-	if err != nil {
-		g.fail(err)
-		return
-	}
-	g.set(queueKey(d.Destination, d.Cursor()), raw)
-	g.pending++
+	g.set(queueKey(d.Destination, d.Cursor()), encodeDelivery(d))
+	g.put(destinationIndexKey(d.Destination, d.ID), nil)
+	g.count(d.Destination, 1)
 }

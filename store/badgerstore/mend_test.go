@@ -2,7 +2,9 @@ package badgerstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -233,7 +235,7 @@ func TestPassedPlaces(t *testing.T) {
 					t.Errorf("behind %d: got %+v, want %+v", i, got, want)
 				}
 			}
-			counted, err := countPending(s.db)
+			_, counted, err := countPending(s.db)
 			if err != nil || counted != 1 || s.Pending() != 1 {
 				t.Errorf("pending: got %d, counted %d, error %v; want the damaged one", s.Pending(), counted, err)
 			}
@@ -248,6 +250,10 @@ func TestReleaseLarge(t *testing.T) {
 		const lines = 40
 		for n := range lines {
 			d := acceptLine(t, s, fmt.Sprint(n), 1)[0]
+			next := newMessage(t, "alerts")
+			next.Event, next.Recipients[0].Order = reason, d.Order
+			_, _, err := s.Accept(t.Context(), next, nil)
+			mustDo(t, err)
 			after := d
 			after.State, after.EndedAt, after.Blocking, after.Reason = store.Failed, time.Now(), true, reason
 			mustRecord(t, s, d, after, store.Attempt{})
@@ -263,30 +269,12 @@ func TestReleaseLarge(t *testing.T) {
 }
 
 func TestSweepOfTheLargest(t *testing.T) {
-	t.Run("a message with as many deliveries as can be is swept behind others", func(t *testing.T) {
+	t.Run("a message with as many deliveries and chunks as can be is swept behind others", func(t *testing.T) {
 		s := mustOpen(t, Options{Path: t.TempDir()})
-		names := make([]string, store.MaxDeliveries)
-		for n := range names {
-			names[n] = fmt.Sprint("d", n)
-		}
-		few, many := newMessage(t, names[:sweepKeys/2-100]...), newMessage(t, names...)
+		few := newMessage(t, longNames(sweepKeys/4-100)...)
 		ended := time.Now()
-		for _, m := range []store.Message{few, many} {
-			m, _, err := s.Accept(t.Context(), m, nil)
-			mustDo(t, err)
-			errs := make(chan error, 1)
-			for n := range m.Recipients {
-				go func() {
-					after := m.Delivery(n)
-					after.State, after.EndedAt = store.Delivered, ended
-					_, err := s.Record(context.Background(), m.Delivery(n), after, store.Attempt{})
-					errs <- err
-				}()
-			}
-			for range m.Recipients {
-				mustDo(t, <-errs)
-			}
-		}
+		endAll(t, s, few, 0, ended)
+		endAll(t, s, largestMessage(t), maxChunks*chunkSize, ended)
 		n, _, err := s.Sweep(t.Context(), ended.Add(time.Hour), 10_000)
 		if n != 2 || err != nil {
 			t.Errorf("Sweep: %d, error %v; want both", n, err)
@@ -295,6 +283,107 @@ func TestSweepOfTheLargest(t *testing.T) {
 			t.Errorf("keys: %v, want none", got)
 		}
 	})
+	t.Run("a kill in the middle of it leaves a message that can be replayed and is swept", func(t *testing.T) {
+		var commits atomic.Int64
+		first, err := Open(Options{Path: t.TempDir(), commit: func(txn *badger.Txn) error {
+			if commits.Add(-1) == 0 {
+				return errors.New("no more")
+			}
+			return txn.Commit()
+		}})
+		mustDo(t, err)
+		m, ended := largestMessage(t), time.Now()
+		endAll(t, first, m, 0, ended)
+		commits.Store(3)
+		if _, _, err := first.Sweep(t.Context(), ended.Add(time.Hour), 10_000); !errors.Is(err, store.ErrBroken) {
+			t.Fatalf("Sweep: got error %v, want ErrBroken at the third group", err)
+		}
+		dead := snapshot(t, first.path)
+		mustDo(t, first.Close())
+		t.Cleanup(func() { mustDo(t, first.db.Close()) })
+		s := mustOpen(t, Options{Path: dead})
+		keys := keysIn(t, s)
+		if n := len(m.Recipients); keys["x"] >= 2*n || keys["m"] != 1 || keys["d"] != n || keys["e"] != n {
+			t.Fatalf("keys: %v, want some of the indexes gone, and all the rest", keys)
+		}
+		d, err := s.Replay(t.Context(), m.ID.Delivery(len(m.Recipients)/2), ended)
+		mustDo(t, err)
+		found, _, err := s.Deliveries(t.Context(), store.Filter{Destination: d.Destination}, store.Place{}, 10)
+		if err != nil || len(found) != 1 || found[0] != d {
+			t.Errorf("found %+v, error %v; want what is replayed", found, err)
+		}
+		if n, _, err := s.Sweep(t.Context(), ended.Add(time.Hour), 10_000); n != 0 || err != nil {
+			t.Errorf("Sweep while one is pending: %d, error %v; want none", n, err)
+		}
+		mustRecord(t, s, d, deliver(d, ended), store.Attempt{})
+		if n, _, err := s.Sweep(t.Context(), ended.Add(time.Hour), 10_000); n != 1 || err != nil {
+			t.Errorf("Sweep: %d, error %v; want it", n, err)
+		}
+		if got := keysIn(t, s); len(got) != 0 {
+			t.Errorf("keys: %v, want none", got)
+		}
+	})
+	t.Run("a replay does not come between its groups", func(t *testing.T) {
+		var replays chan *request
+		var s *Store
+		s = mustOpen(t, Options{Path: t.TempDir(), commit: func(txn *badger.Txn) error {
+			err := txn.Commit()
+			if r := replays; r != nil { // behind the first group
+				replays = nil
+				s.requests <- <-r
+			}
+			return err
+		}})
+		m, ended := largestMessage(t), time.Now()
+		endAll(t, s, m, 0, ended)
+		asked := &request{size: 1, entries: 1, done: make(chan error, 1), stage: func(g *group) error {
+			_, err := readDelivery(g.txn, m.ID.Delivery(0))
+			return err
+		}}
+		replays = make(chan *request, 1)
+		replays <- asked
+		if n, _, err := s.Sweep(t.Context(), ended.Add(time.Hour), 10_000); n != 1 || err != nil {
+			t.Fatalf("Sweep: %d, error %v; want it", n, err)
+		}
+		if err := <-asked.done; !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("asked for between: got error %v, want ErrNotFound", err)
+		}
+	})
+}
+
+// longNames returns n names of destinations that are as long as can be.
+func longNames(n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("d%099d", i)
+	}
+	return names
+}
+
+// largestMessage has as many recipients as a message can have, and all that it can stand under.
+func largestMessage(tb testing.TB) store.Message {
+	tb.Helper()
+	m := newMessage(tb, longNames(store.MaxDeliveries)...)
+	m.Idempotency = &store.Idempotency{}
+	return m
+}
+
+// endAll accepts a message with a body of some size, and ends its deliveries without an attempt, so that each stands in an
+// index by state too.
+func endAll(tb testing.TB, s *Store, m store.Message, size int, ended time.Time) {
+	tb.Helper()
+	m, _, err := s.Accept(tb.Context(), m, make([]byte, size))
+	mustDo(tb, err)
+	errs := make(chan error, 1)
+	for n := range m.Recipients {
+		go func() {
+			_, err := s.Record(context.Background(), m.Delivery(n), deliver(m.Delivery(n), ended), store.Attempt{})
+			errs <- err
+		}()
+	}
+	for range m.Recipients {
+		mustDo(tb, <-errs)
+	}
 }
 
 func TestSweepGetsFurther(t *testing.T) {

@@ -3,7 +3,6 @@ package badgerstore
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
@@ -20,9 +19,7 @@ func (s *Store) Pause(ctx context.Context, destination string, p store.Pause) er
 	if err := checkName(destination); err != nil {
 		return fmt.Errorf("pause: %w", err)
 	}
-	if len(p.Reason) > store.MaxReason {
-		p.Reason = strings.ToValidUTF8(p.Reason[:store.MaxReason], "")
-	}
+	p.Reason = store.CutReason(p.Reason)
 	note := sealed(pauseKey(destination), encodePause(p))
 	size, count := cost(note)
 	err := s.submit(ctx, &request{size: size, entries: count, stage: func(g *group) error {

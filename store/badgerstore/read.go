@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"maps"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -185,67 +183,6 @@ func (s *Store) forget(what string) {
 	delete(s.damaged, what)
 }
 
-// PendingDestinations implements store.History. A destination all of whose pending deliveries stand behind blocked
-// heads is in no queue.
-func (s *Store) PendingDestinations(ctx context.Context) ([]string, error) {
-	if err := s.begin(ctx); err != nil {
-		return nil, err
-	}
-	defer s.use.RUnlock()
-	names := make(map[string]bool)
-	err := s.db.View(func(txn *badger.Txn) error {
-		for key := range firstOfEach(txn, kindQueue) {
-			name, _, err := parseQueueKey(key)
-			if err != nil {
-				return fmt.Errorf("read %s: %w", describe(key), err)
-			}
-			names[name] = true
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-		}
-		for key := range firstOfEach(txn, kindWaiting) {
-			name, err := parseLineKey(key[:max(len(key)-8, 0)])
-			if err != nil {
-				return fmt.Errorf("read %s: %w", describe(key), err)
-			}
-			names[name] = true
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list destinations: %w", err)
-	}
-	return slices.Sorted(maps.Keys(names)), nil
-}
-
-// firstOfEach yields the first key of each destination, of a kind whose keys begin with a destination and a zero byte.
-// A key is only good until the next.
-func firstOfEach(txn *badger.Txn, kind byte) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		o := badger.DefaultIteratorOptions
-		o.PrefetchValues = false
-		o.Prefix = []byte{kind}
-		it := txn.NewIterator(o)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); {
-			key := it.Item().Key()
-			name, _, _ := bytes.Cut(key, []byte{0})
-			behind := append(bytes.Clone(name), 1) // all others of the destination: the byte after its name is 0
-			if !yield(key) {
-				return
-			}
-			it.Seek(behind)
-		}
-	}
-}
-
-// Pending implements store.History.
-func (s *Store) Pending() int64 { return s.pending.Load() }
-
 // Load implements store.Loader.
 func (s *Store) Load(ctx context.Context, id store.MessageID) (store.Message, []byte, error) {
 	if err := s.begin(ctx); err != nil {
@@ -262,7 +199,7 @@ func (s *Store) loadMessage(id store.MessageID) (m store.Message, body []byte, e
 		if err != nil || stored.chunks == 0 {
 			return err
 		}
-		body = make([]byte, 0, m.Size)
+		body = make([]byte, 0, stored.length())
 		for n := range stored.chunks {
 			key := chunkKey(id, n)
 			piece, err := get(txn, key)
@@ -274,8 +211,8 @@ func (s *Store) loadMessage(id store.MessageID) (m store.Message, body []byte, e
 			}
 			body = append(body, piece...)
 		}
-		if len(body) != m.Size {
-			return fmt.Errorf("body has %d bytes instead of %d", len(body), m.Size)
+		if len(body) != stored.length() {
+			return fmt.Errorf("body has %d bytes instead of %d", len(body), stored.length())
 		}
 		return nil
 	})

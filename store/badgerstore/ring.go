@@ -9,7 +9,7 @@ import (
 )
 
 // formatVersion is that of the keys and values. A program refuses a store of another one.
-const formatVersion = 3
+const formatVersion = 4
 
 // ring is what the commit ring and the format record say.
 type ring struct {
@@ -103,18 +103,4 @@ func writeFormat(db *badger.DB, base uint64, c commitRecord) error {
 		note := commitKey(c.seq)
 		return txn.Set(note, seal(note, encodeCommit(c)))
 	})
-}
-
-// countPending counts by keys alone, so that a damaged record counts too.
-func countPending(db *badger.DB) (n int64, err error) {
-	err = db.View(func(txn *badger.Txn) error {
-		for _, kind := range []byte{kindQueue, kindWaiting} {
-			scanKeys(txn, []byte{kind}, nil, func([]byte) bool {
-				n++
-				return true
-			})
-		}
-		return nil
-	})
-	return n, err
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/store"
@@ -43,6 +44,9 @@ type Options struct {
 	AcceptLoss bool             // serve a store that a start has found damaged, without what it has lost
 	Now        func() time.Time // wall clock; nil means time.Now
 	Log        *zap.Logger      // nil means none
+
+	// Metrics is where the store's metrics are registered, which shows those of one store only; nil means nowhere.
+	Metrics prometheus.Registerer
 
 	free   func(path string) (int64, error) // tests: free space in bytes; nil means freeSpace
 	commit func(*badger.Txn) error          // tests: commits a group; nil means (*badger.Txn).Commit
@@ -74,6 +78,7 @@ type Store struct {
 	reserve    int64
 	freeSpace  func(path string) (int64, error)
 	commitTxn  func(*badger.Txn) error
+	metrics    *metrics
 
 	lock *os.File
 	dir  *os.File // Badger's folder, to sync it
@@ -86,6 +91,8 @@ type Store struct {
 	committer       sync.WaitGroup
 	seq             uint64       // of the last commit group; owned by the committer
 	pending         atomic.Int64 // written by the committer
+	backlog         backlog
+	skew            atomic.Int64 // of the clock, in milliseconds; written by the committer
 	heads           *heads       // of the queues of destinations
 	ended           *heads       // of the sweep's index
 
@@ -144,6 +151,10 @@ func Open(o Options) (*Store, error) {
 	if s.commitTxn == nil {
 		s.commitTxn = (*badger.Txn).Commit
 	}
+	var err error
+	if s.metrics, err = newMetrics(o.Metrics, s); err != nil {
+		return nil, err
+	}
 	if err := s.open(o.AcceptLoss); err != nil {
 		return nil, err
 	}
@@ -179,7 +190,21 @@ func (s *Store) open(acceptLoss bool) (err error) {
 		return fmt.Errorf("open folder: %w", err)
 	}
 	s.seq = state.seq
-	s.pending.Store(state.pending)
+	counts, pending, err := countPending(s.db)
+	if err != nil {
+		return fmt.Errorf("count pending deliveries: %w", err)
+	}
+	s.pending.Store(pending)
+	s.backlog.counts = counts
+	if pending != state.pending {
+		s.log.Error("pending deliveries are not as many as noted", zap.Int64("pending", pending), zap.Int64("noted", state.pending))
+	}
+	skew, err := readSkew(s.db)
+	if err != nil {
+		s.log.Error("note of the clock cannot be read, searches by time take longer", zap.Error(err))
+		skew = int64(time.Duration(1<<62) / time.Millisecond)
+	}
+	s.skew.Store(skew)
 	if s.side, err = openSide(gate.sidePath()); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package badgerstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -81,15 +82,23 @@ type sweeping struct {
 	store  *Store
 	before time.Time
 
-	keys    [][]byte                 // to delete
+	waiting []swept
+	keys    int                      // in waiting
 	later   []entry                  // to write
-	gone    int                      // messages among the keys
-	seen    map[store.MessageID]bool // messages that are
+	seen    map[store.MessageID]bool // messages that have been looked at: their other entries are of no use
 	deleted int
 }
 
-// sweepKeys is the number of keys from which on a group is written. With those of the largest message, two for each of
-// its deliveries, they are fewer than a transaction takes.
+// swept is what is to be deleted of one message.
+type swept struct {
+	first  [][]byte // what may go before the rest, if all of it is more than a transaction takes
+	rest   [][]byte // goes at one moment
+	states []entry  // of its deliveries, with their content: it stays if one has changed, for then it was replayed
+	whole  bool     // nothing of it is left then
+}
+
+// sweepKeys is how many keys are deleted in a group; only what has to go at one moment may be more. Of the largest
+// message that is two keys for each of its deliveries, which are fewer than a transaction takes.
 const sweepKeys = 3000
 
 // add takes in the message that an e key belongs to, or the key alone.
@@ -99,7 +108,8 @@ func (w *sweeping) add(ctx context.Context, endKey []byte) error {
 		return err
 	}
 	message := id.Message()
-	var last, attempts [][]byte
+	var one swept
+	var attempts [][]byte
 	var later []byte
 	if !w.seen[message] {
 		err = w.store.db.View(func(txn *badger.Txn) error {
@@ -113,7 +123,7 @@ func (w *sweeping) add(ctx context.Context, endKey []byte) error {
 			if later, err = nextLook(txn, m.Message, w.before); err != nil || later != nil {
 				return err
 			}
-			last, attempts, err = keysOf(txn, m)
+			one, attempts, err = sweptOf(txn, m)
 			return err
 		})
 	}
@@ -122,54 +132,110 @@ func (w *sweeping) add(ctx context.Context, endKey []byte) error {
 	}
 	if err != nil {
 		w.store.log.Error("message cannot be read and is kept", zap.Stringer("message_id", message), zap.Error(err))
-		later, last, attempts = endedKey(w.before.Add(lookAgain), id), nil, nil
+		later, one, attempts = endedKey(w.before.Add(lookAgain), id), swept{}, nil
 	}
-	// Attempts may be too many for one transaction. If this ends between two, the message is still there, and so is
-	// its entry in the index.
+	if w.keys > 0 && w.keys+len(attempts)+len(one.first)+len(one.rest) > sweepKeys {
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+	}
+	// Attempts may be very many, so others may write between. If this ends before the rest, the message is still there,
+	// and so is its entry in the index.
 	for len(attempts) > sweepKeys {
-		w.keys = append(w.keys, attempts[:sweepKeys]...)
+		w.put(swept{rest: attempts[:sweepKeys], states: one.states})
 		attempts = attempts[sweepKeys:]
 		if err := w.flush(ctx); err != nil {
 			return err
 		}
 	}
-	if n := len(w.keys); n > 0 && n+len(attempts)+len(last) > sweepKeys {
-		if err := w.flush(ctx); err != nil {
-			return err
-		}
-	}
-	w.keys = slices.Concat(w.keys, attempts, last, [][]byte{endKey})
 	if len(later) > 0 && later[0] == kindEnded {
 		w.later = append(w.later, sealed(later))
 	}
-	if len(last) > 0 {
-		w.seen[message] = true
-		w.gone++
-	}
-	if len(w.keys) < sweepKeys {
+	w.seen[message] = true
+	one.first, one.rest = append(attempts, one.first...), append(one.rest, endKey)
+	w.put(one)
+	if w.keys < sweepKeys {
 		return nil
 	}
 	return w.flush(ctx)
 }
 
+func (w *sweeping) put(one swept) {
+	w.waiting = append(w.waiting, one)
+	w.keys += len(one.first) + len(one.rest)
+}
+
+// flush deletes what has been gathered: in one group, or one message that is more than that in several without another
+// writer between, since a replay would find it without its indexes.
 func (w *sweeping) flush(ctx context.Context) error {
-	if len(w.keys) == 0 {
+	if len(w.waiting) == 0 {
 		return nil
 	}
-	keys, later := w.keys, w.later
-	submit := func(r *request) error { return w.store.submit(ctx, r) }
-	err := w.store.removeKeys(submit, keys, func(g *group) (bool, error) {
+	size, count := cost(w.later...)
+	for _, one := range w.waiting {
+		for _, key := range slices.Concat(one.first, one.rest) {
+			size += int64(len(key)) + entryOverhead
+			count++
+		}
+	}
+	waiting, later, gone := w.waiting, w.later, 0
+	var left [][][]byte // of a large message: what the next groups are to delete
+	r := &request{size: size, entries: count}
+	large := len(waiting) == 1 && (size > w.store.maxGroupSize || count > w.store.maxGroupEntries)
+	if large {
+		r.size, r.entries = w.store.maxGroupSize, w.store.maxGroupEntries
+		r.unfinished = func() bool { return len(left) > 0 }
+	}
+	r.stage = func(g *group) error {
+		if len(left) > 0 {
+			g.removeAll(left[0])
+			left = left[1:]
+			return nil
+		}
+		gone = 0
 		for _, e := range later {
 			g.put(e.key, e.value)
 		}
-		return true, nil
-	})
-	if err != nil {
+		for _, one := range waiting {
+			same, err := g.unchanged(one.states)
+			if g.isDatabase(err) {
+				g.fail(err)
+				return nil
+			}
+			if err != nil || !same {
+				continue // its entry in the index is left, for another look
+			}
+			if one.whole {
+				gone++
+			}
+			if large {
+				left = append(slices.Collect(slices.Chunk(one.first, sweepKeys)), one.rest)
+				g.removeAll(left[0])
+				left = left[1:]
+				continue
+			}
+			g.removeAll(one.first)
+			g.removeAll(one.rest)
+		}
+		return nil
+	}
+	if err := w.store.submit(ctx, r); err != nil {
 		return err
 	}
-	w.deleted += w.gone
-	w.keys, w.later, w.gone = nil, nil, 0
+	w.deleted += gone
+	w.waiting, w.later, w.keys = nil, nil, 0
 	return nil
+}
+
+// unchanged reports whether each entry has the given content still.
+func (g *group) unchanged(entries []entry) (bool, error) {
+	for _, e := range entries {
+		content, err := g.get(e.key)
+		if err != nil || content == nil || !bytes.Equal(content, e.value) {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // stillPending is what nextLook returns for a message that needs no entry in the index now.
@@ -197,25 +263,39 @@ func nextLook(txn *badger.Txn, m store.Message, before time.Time) ([]byte, error
 	return endedKey(latest.EndedAt, latest.ID), nil
 }
 
-// keysOf returns the keys of a message all of whose deliveries have ended: those of its attempts, and the others.
-func keysOf(txn *badger.Txn, m storedMessage) (last, attempts [][]byte, err error) {
-	last = append(last, messageKey(m.ID))
+// sweptOf returns what is to be deleted of a message all of whose deliveries have ended, without its attempts, and those.
+func sweptOf(txn *badger.Txn, m storedMessage) (one swept, attempts [][]byte, err error) {
+	one.whole, one.rest = true, append(one.rest, messageKey(m.ID))
 	for n := range m.chunks {
-		last = append(last, chunkKey(m.ID, n))
+		one.rest = append(one.rest, chunkKey(m.ID, n))
 	}
 	if m.Idempotency != nil {
-		last = append(last, idempotencyKey(m.Idempotency.Key))
+		one.rest = append(one.rest, idempotencyKey(m.Idempotency.Key))
+	}
+	if m.Event != "" && len(m.Recipients) > 0 {
+		one.rest = append(one.rest, eventIndexKey(m.Event, m.ID))
 	}
 	for n := range m.Recipients {
-		d, err := readDelivery(txn, m.ID.Delivery(n))
+		id := m.ID.Delivery(n)
+		key := deliveryKey(id)
+		content, err := get(txn, key)
 		if err != nil {
-			return nil, nil, err
+			return swept{}, nil, err
 		}
-		last = append(last, deliveryKey(d.ID), endedKey(d.EndedAt, d.ID))
-		scanKeys(txn, attemptPrefix(d.ID), nil, func(key []byte) bool {
+		d, err := decodeDelivery(id, content)
+		if err != nil {
+			return swept{}, nil, fmt.Errorf("read %s: %w", describe(key), err)
+		}
+		one.states = append(one.states, entry{key, content})
+		one.rest = append(one.rest, key, endedKey(d.EndedAt, id))
+		one.first = append(one.first, destinationIndexKey(d.Destination, id))
+		if key := stateIndexKey(d); key != nil {
+			one.first = append(one.first, key)
+		}
+		scanKeys(txn, attemptPrefix(id), nil, func(key []byte) bool {
 			attempts = append(attempts, slices.Clone(key))
 			return true
 		})
 	}
-	return last, attempts, nil
+	return one, attempts, nil
 }

@@ -119,7 +119,13 @@ func testLife(t *testing.T, open Open) {
 		_, pausedErr := s.Paused(t.Context())
 		outageErr := s.NoteOutage(t.Context(), "alerts", store.Outage{})
 		_, outagesErr := s.Outages(t.Context())
-		for i, err := range []error{acceptErr, dueErr, recordErr, loadErr, deliveryErr, attemptsErr, namesErr, sweepErr,
+		_, _, listErr := s.Deliveries(t.Context(), store.Filter{}, store.Place{}, 1)
+		_, backlogErr := s.Backlog(t.Context())
+		_, replayErr := s.Replay(t.Context(), m.ID.Delivery(0), start)
+		_, _, cancelErr := s.Cancel(t.Context(), m.ID.Delivery(0), start, "")
+		_, expediteErr := s.Expedite(t.Context(), m.ID.Delivery(0), start)
+		reduceErr := s.Reduce(t.Context(), m.ID, nil)
+		for i, err := range []error{listErr, backlogErr, replayErr, cancelErr, expediteErr, reduceErr, acceptErr, dueErr, recordErr, loadErr, deliveryErr, attemptsErr, namesErr, sweepErr,
 			allErr, releaseErr, pauseErr, resumeErr, pausedErr, outageErr, outagesErr} {
 			if !errors.Is(err, store.ErrClosed) {
 				t.Errorf("call %d: got error %v, want ErrClosed", i, err)

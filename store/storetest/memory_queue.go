@@ -189,6 +189,59 @@ func (m *Memory) Record(ctx context.Context, before, after store.Delivery, a sto
 	before, after = normalDelivery(before), normalDelivery(after)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.recordLocked(before, after, a)
+}
+
+// RecordAndAccept implements store.Queue.
+func (m *Memory) RecordAndAccept(ctx context.Context, before, after store.Delivery, a store.Attempt, p store.Post) (store.Recorded, error) {
+	if err := ctx.Err(); err != nil {
+		return store.Recorded{}, err
+	}
+	if err := checkRecord(before, after, a); err != nil {
+		return store.Recorded{}, err
+	}
+	before, after = normalDelivery(before), normalDelivery(after)
+	msg, refused := normal(p.Message, p.Body, m.now)
+	if len(p.Body) > store.MaxFollowUp {
+		refused = fmt.Errorf("body of %d bytes: %w", len(p.Body), store.ErrTooLarge)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	released, err := m.recordLocked(before, after, a)
+	if err != nil {
+		return store.Recorded{}, err
+	}
+	var accepted store.Accepted
+	if refused == nil {
+		var all []store.Accepted
+		all, refused = m.addAllLocked([]store.Post{{Message: msg, Body: append([]byte{}, p.Body...)}})
+		if refused == nil {
+			accepted = all[0]
+		}
+	}
+	if post, ok := refused.(*store.PostError); ok { //nolint:errorlint // it is made here, and not wrapped
+		refused = post.Err
+	}
+	return store.Recorded{Released: released, Accepted: accepted, Refused: refused}, nil
+}
+
+// recordLate writes an attempt of the n-th delivery, which has changed since, and returns why nothing else is written.
+func (kept *memoryMessage) recordLate(n int, before, after store.Delivery, a store.Attempt) error {
+	now := &kept.deliveries[n]
+	canceled := now.State == store.Canceled && now.Round == before.Round && now.Made == before.Made
+	made := slices.ContainsFunc(kept.attempts[n], func(b store.Attempt) bool { return b.Round == a.Round && b.Number == a.Number })
+	if a.Number == 0 || a.Round != before.Round || made || !canceled && now.Round <= before.Round {
+		return store.ErrStale
+	}
+	if canceled {
+		now.Attempts, now.Made, now.Last = after.Attempts, after.Made, a.Outcome()
+	}
+	kept.attempts[n] = insertAttempt(kept.attempts[n], normalAttempt(a))
+	return &store.OvertakenError{Now: *now}
+}
+
+// recordLocked is Record for deliveries in the form of normalDelivery.
+func (m *Memory) recordLocked(before, after store.Delivery, a store.Attempt) (released store.Delivery, err error) {
 	if err := m.usableLocked(); err != nil {
 		return store.Delivery{}, err
 	}
@@ -197,8 +250,20 @@ func (m *Memory) Record(ctx context.Context, before, after store.Delivery, a sto
 		return store.Delivery{}, store.ErrStale
 	}
 	n := before.ID.Index()
-	if kept.deliveries[n] != before || before.State != store.Pending {
+	now := kept.deliveries[n]
+	if a.Number > 0 && a.Round == before.Round && now.State == store.Pending {
+		before.DueAt = now.DueAt // Expedite changes nothing else
+	}
+	before.Last = now.Last
+	switch {
+	case now != before && before.State == store.Pending:
+		return store.Delivery{}, kept.recordLate(n, before, after, a)
+	case now != before || before.State != store.Pending:
 		return store.Delivery{}, store.ErrStale
+	}
+	after.Last = before.Last
+	if a.Number > 0 {
+		after.Last = a.Outcome()
 	}
 	l := m.lines[lineName{before.Destination, before.Order}]
 	if before.Order != "" && l.head != before.ID {

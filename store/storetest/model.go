@@ -23,22 +23,26 @@ func Model(t *testing.T, seed uint64, steps int, s store.Store, reopen func(s st
 	for step := range steps {
 		w.now = w.now.Add(time.Duration(w.random.IntN(5000)) * time.Millisecond)
 		switch n := w.random.IntN(100); {
-		case n < 28:
+		case n < 22:
 			w.accept()
-		case n < 33:
+		case n < 26:
 			w.acceptAll()
-		case n < 65:
+		case n < 52:
 			w.record()
+		case n < 66:
+			w.steer()
 		case n < 70:
 			w.release()
-		case n < 73:
+		case n < 72:
 			w.pause()
-		case n < 76:
+		case n < 74:
 			w.outage()
-		case n < 80:
+		case n < 78:
 			w.due()
-		case n < 89:
+		case n < 83:
 			w.history()
+		case n < 90:
+			w.list()
 		case n < 92:
 			w.sweep()
 		case n < 94 && reopen != nil:
@@ -54,6 +58,9 @@ func Model(t *testing.T, seed uint64, steps int, s store.Store, reopen func(s st
 	for range len(w.ids) {
 		w.history()
 	}
+	for range 50 {
+		w.list()
+	}
 }
 
 // MaxModelPending is the MaxPending that an engine given to Model has to have.
@@ -68,12 +75,16 @@ type walker struct {
 	old            []store.Delivery // states that were once current
 }
 
-var modelDestinations = []string{"alerts", "alerts.b", "audit", "z"}
+var (
+	modelDestinations = []string{"alerts", "alerts.b", "audit", "z"}
+	modelEvents       = []string{"", "alert.fired", "alert.closed"}
+	modelClasses      = []store.Class{store.ClassStatus, store.ClassTimeout, store.ClassInterrupted}
+)
 
 // same compares two answers, and two errors by their sentinel.
 func (w *walker) same(what string, got, want any, gotErr, wantErr error) {
 	w.Helper()
-	for _, kind := range []error{store.ErrNotFound, store.ErrKeyConflict, store.ErrBacklog, store.ErrStale} {
+	for _, kind := range []error{store.ErrNotFound, store.ErrKeyConflict, store.ErrBacklog, store.ErrStale, store.ErrTooLarge} {
 		if errors.Is(gotErr, kind) != errors.Is(wantErr, kind) {
 			w.Errorf("%s: got error %v, want %v", what, gotErr, wantErr)
 			return
@@ -92,6 +103,8 @@ func (w *walker) same(what string, got, want any, gotErr, wantErr error) {
 func (w *walker) post() store.Post {
 	m := message(w)
 	m.AcceptedAt = w.now
+	m.Event = modelEvents[w.random.IntN(len(modelEvents))]
+	m.Key = []string{"", "k1", "k2"}[w.random.IntN(3)]
 	if w.random.IntN(4) == 0 {
 		m.AcceptedAt = w.now.Add(-time.Hour) // the clock has gone back
 	}
@@ -205,6 +218,7 @@ func (w *walker) record() {
 	switch w.random.IntN(4) {
 	case 0:
 		after, a = retry(d, w.now, w.now.Add(time.Duration(w.random.IntN(60))*time.Second))
+		a.Class = modelClasses[w.random.IntN(len(modelClasses))]
 	case 1:
 		after, a = end(d, store.Failed, w.now.Add(-time.Duration(w.random.IntN(60))*time.Second))
 		after.Reason = "used up"
@@ -216,9 +230,80 @@ func (w *walker) record() {
 		a = store.Attempt{}
 	}
 	w.old = append(w.old, d)
+	if w.random.IntN(4) == 0 {
+		p := w.post()
+		p.Body = p.Body[:min(len(p.Body), store.MaxFollowUp+1)]
+		got, gotErr := w.engine.RecordAndAccept(w.Context(), d, after, a, p)
+		want, wantErr := w.memory.RecordAndAccept(w.Context(), d, after, a, p)
+		w.same("refusal of a post", nil, nil, got.Refused, want.Refused)
+		got.Refused, want.Refused = nil, nil
+		w.same("RecordAndAccept", got, want, gotErr, wantErr)
+		return
+	}
 	got, gotErr := w.engine.Record(w.Context(), d, after, a)
 	want, wantErr := w.memory.Record(w.Context(), d, after, a)
 	w.same("Record", got, want, gotErr, wantErr)
+}
+
+// steer does what a person may ask for, to any delivery or message that there has been.
+func (w *walker) steer() {
+	w.Helper()
+	if len(w.ids) == 0 {
+		return
+	}
+	id := w.ids[len(w.ids)-1-w.random.IntN(min(len(w.ids), 60))]
+	one, at := id.Delivery(w.random.IntN(3)), w.now.Add(time.Duration(w.random.IntN(60))*time.Second)
+	switch w.random.IntN(4) {
+	case 0:
+		got, gotErr := w.engine.Replay(w.Context(), one, at)
+		want, wantErr := w.memory.Replay(w.Context(), one, at)
+		w.same("Replay", got, want, gotErr, wantErr)
+	case 1:
+		type answer struct{ canceled, released store.Delivery }
+		var got, want answer
+		var gotErr, wantErr error
+		got.canceled, got.released, gotErr = w.engine.Cancel(w.Context(), one, w.now, "by hand")
+		want.canceled, want.released, wantErr = w.memory.Cancel(w.Context(), one, w.now, "by hand")
+		w.same("Cancel", got, want, gotErr, wantErr)
+	case 2:
+		got, gotErr := w.engine.Expedite(w.Context(), one, at)
+		want, wantErr := w.memory.Expedite(w.Context(), one, at)
+		w.same("Expedite", got, want, gotErr, wantErr)
+	default:
+		body := make([]byte, []int{0, 10, 80_000, store.MaxReduced + 1}[w.random.IntN(4)])
+		w.same("Reduce", nil, nil, w.engine.Reduce(w.Context(), id, body), w.memory.Reduce(w.Context(), id, body))
+	}
+}
+
+// list reads a whole list through random pages.
+func (w *walker) list() {
+	w.Helper()
+	var f store.Filter
+	if w.random.IntN(2) == 0 {
+		f.Destination = modelDestinations[w.random.IntN(len(modelDestinations))]
+	}
+	if w.random.IntN(2) == 0 {
+		f.State = store.State(1 + w.random.IntN(4))
+	}
+	if w.random.IntN(3) == 0 {
+		f.Event = modelEvents[w.random.IntN(len(modelEvents))]
+	}
+	if w.random.IntN(3) == 0 {
+		f.Class = append(modelClasses, store.ClassOK)[w.random.IntN(len(modelClasses)+1)]
+	}
+	if w.random.IntN(4) == 0 {
+		f.Since = w.now.Add(-time.Duration(w.random.IntN(600)) * time.Second)
+	}
+	if w.random.IntN(4) == 0 {
+		f.Until = w.now.Add(-time.Duration(w.random.IntN(600)) * time.Second)
+	}
+	if n := w.random.IntN(6); n == 0 && len(w.ids) > 0 {
+		f.Text = w.ids[w.random.IntN(len(w.ids))].String()[:6+w.random.IntN(31)]
+	} else if n < 3 {
+		f.Text = []string{"K1", "Used", "500"}[w.random.IntN(3)]
+	}
+	limit := 1 + w.random.IntN(50)
+	w.same(fmt.Sprintf("Deliveries(%+v)", f), listAll(w, w.engine, f, limit), listAll(w, w.memory, f, limit), nil, nil)
 }
 
 func (w *walker) due() {
@@ -282,9 +367,29 @@ func (w *walker) totals() {
 	w.same("Outages", gotOut, wantOut, gotErr, wantErr)
 	w.same("Full", nil, nil, w.engine.Full(), w.memory.Full())
 	w.same("Pending", w.engine.Pending(), w.memory.Pending(), nil, nil)
+	gotBacklog, gotErr := w.engine.Backlog(w.Context())
+	wantBacklog, wantErr := w.memory.Backlog(w.Context())
+	w.same("Backlog", w.blocking(gotBacklog), w.blocking(wantBacklog), gotErr, wantErr)
 	got, gotErr := w.engine.PendingDestinations(w.Context())
 	want, wantErr := w.memory.PendingDestinations(w.Context())
 	if len(got)+len(want) > 0 {
 		w.same("PendingDestinations", got, want, gotErr, wantErr)
 	}
+}
+
+// blocking checks the Blocking delivery that a backlog names for each destination, and takes it away: which of several
+// that is, is an engine's own business.
+func (w *walker) blocking(all map[string]store.Backlog) map[string]store.Backlog {
+	w.Helper()
+	for name, b := range all {
+		if b.Blocked > 0 {
+			d, err := w.memory.Delivery(w.Context(), b.Blocking)
+			if err != nil || !d.Blocking || d.Destination != name {
+				w.Errorf("Backlog of %q: blocking %s is %+v, error %v; want a delivery that is Blocking", name, b.Blocking, d, err)
+			}
+			b.Blocking = store.DeliveryID{}
+		}
+		all[name] = b
+	}
+	return all
 }

@@ -25,7 +25,7 @@ func normal(m store.Message, body []byte, now func() time.Time) (store.Message, 
 		m.AcceptedAt = now()
 	}
 	m.AcceptedAt = toMillis(m.AcceptedAt)
-	m.Size = len(body)
+	m.Size, m.Reduced = len(body), false
 	for i, r := range m.Recipients {
 		if err := checkName(r.Destination); err != nil {
 			return store.Message{}, fmt.Errorf("accept message %s: recipient %d: %w", m.ID, i, err)
@@ -77,9 +77,7 @@ func normalDelivery(d store.Delivery) store.Delivery {
 // normalPause is p as engines keep it.
 func normalPause(p store.Pause) store.Pause {
 	p.At = toMillis(p.At)
-	if len(p.Reason) > store.MaxReason {
-		p.Reason = strings.ToValidUTF8(p.Reason[:store.MaxReason], "")
-	}
+	p.Reason = store.CutReason(p.Reason)
 	return p
 }
 
@@ -88,6 +86,8 @@ func normalAttempt(a store.Attempt) store.Attempt {
 	a.StartedAt, a.CertExpires = toMillis(a.StartedAt), toMillis(a.CertExpires)
 	a.Header = a.Header.Clone()
 	a.Body = slices.Clone(a.Body)
+	a.Request.Header = append([]store.Field(nil), a.Request.Header...)
+	a.Request.Body = slices.Clone(a.Request.Body)
 	return a
 }
 

@@ -40,7 +40,15 @@ func Run(t *testing.T, open Open) {
 	t.Run("idempotency", func(t *testing.T) { testIdempotency(t, open) })
 	t.Run("queue", func(t *testing.T) { testQueue(t, open) })
 	t.Run("record", func(t *testing.T) { testRecord(t, open) })
+	t.Run("record and accept", func(t *testing.T) { testRecordAndAccept(t, open) })
 	t.Run("history", func(t *testing.T) { testHistory(t, open) })
+	t.Run("deliveries", func(t *testing.T) { testDeliveries(t, open) })
+	t.Run("backlog", func(t *testing.T) { testBacklog(t, open) })
+	t.Run("replay", func(t *testing.T) { testReplay(t, open) })
+	t.Run("cancel", func(t *testing.T) { testCancel(t, open) })
+	t.Run("expedite", func(t *testing.T) { testExpedite(t, open) })
+	t.Run("overtaken", func(t *testing.T) { testOvertaken(t, open) })
+	t.Run("reduce", func(t *testing.T) { testReduce(t, open) })
 	t.Run("sweep", func(t *testing.T) { testSweep(t, open) })
 	t.Run("life", func(t *testing.T) { testLife(t, open) })
 }
@@ -86,14 +94,15 @@ func due(tb testing.TB, s store.Store, destination string, after store.Cursor, l
 func end(d store.Delivery, state store.State, at time.Time) (store.Delivery, store.Attempt) {
 	d, a := begin(d, at)
 	d.State, d.EndedAt, d.DueAt = state, at, time.Time{}
+	d.Last = a.Outcome()
 	return d, a
 }
 
 // retry returns the state of d after an attempt that failed, and the attempt.
 func retry(d store.Delivery, at, next time.Time) (store.Delivery, store.Attempt) {
 	d, a := begin(d, at)
-	a.Class, a.Status = store.ClassStatus, 500
-	d.DueAt = next
+	a.Class, a.Status, a.Error = store.ClassStatus, 500, "server says 500"
+	d.DueAt, d.Last = next, a.Outcome()
 	return d, a
 }
 

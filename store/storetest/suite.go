@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -314,12 +315,52 @@ func testHistory(t *testing.T, open Open) {
 		a.Timing = store.Timing{DNS: 1, Connect: 2, TLS: 3, FirstByte: 4}
 		a.Peer, a.Reused = "192.0.2.1:443", true
 		a.CertExpires = start.AddDate(1, 0, 0)
+		a.Request = store.Sent{
+			Method: "POST", URL: "https://hooks.example.com/\xff?k=***", Header: []store.Field{{Name: "A", Value: "\xfe"}, {Name: "A"}},
+			Body: []byte("sent\x00\xff"), Rendered: true, Truncated: true,
+		}
+		after.Last = store.Outcome{}
 		record(t, s, m.Delivery(0), after, a)
 		got, err := s.Attempts(t.Context(), m.ID.Delivery(0), 1)
 		if err != nil {
 			t.Fatalf("Attempts: %v", err)
 		}
 		equal(t, "attempts", got, []store.Attempt{a})
+	})
+	t.Run("a request of an attempt that was sent as posted, and one that was not sent", func(t *testing.T) {
+		s := open(t, Options{})
+		d := accept(t, s, message(t, "alerts"), "").Delivery(0)
+		var want []store.Attempt
+		for _, sent := range []store.Sent{{}, {Method: "GET"}, {Rendered: true}, {Header: []store.Field{{Name: "A"}}}} {
+			after, a := retry(d, start, start)
+			a.Request = sent
+			record(t, s, d, after, a)
+			want, d = append(want, a), after
+		}
+		got, err := s.Attempts(t.Context(), d.ID, 10)
+		if err != nil {
+			t.Fatalf("Attempts: %v", err)
+		}
+		equal(t, "attempts", got, want)
+	})
+	t.Run("the latest outcome is kept with the delivery, whatever the caller says of it", func(t *testing.T) {
+		s := open(t, Options{})
+		d := accept(t, s, message(t, "alerts"), "").Delivery(0)
+		after, a := retry(d, start.Add(999*time.Microsecond), start.Add(time.Minute))
+		a.Class, a.Status, a.Error = store.ClassTimeout, 0, strings.Repeat("x", store.MaxReason-1)+"\u00e9"
+		after.Last = store.Outcome{Status: 7}
+		record(t, s, d, after, a)
+		want := after
+		want.BegunAt = start
+		want.Last = store.Outcome{At: start, Class: store.ClassTimeout, Error: strings.Repeat("x", store.MaxReason-1)}
+		stored(t, s, "after an attempt", want)
+		equal(t, "due", due(t, s, "alerts", store.Cursor{}, 2), []store.Delivery{want})
+		want.State, want.DueAt, want.EndedAt = store.Failed, time.Time{}, start
+		last := want
+		last.Last = store.Outcome{}
+		record(t, s, after, last, store.Attempt{})
+		stored(t, s, "after a state without an attempt", want)
+		equal(t, "listed", listAll(t, s, store.Filter{State: store.Failed, Class: store.ClassTimeout}, 2), []store.Delivery{want})
 	})
 	t.Run("the latest attempts come, oldest first", func(t *testing.T) {
 		s := open(t, Options{})

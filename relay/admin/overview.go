@@ -1,0 +1,47 @@
+package admin
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// Overview is the state of the relay at a glance.
+type Overview struct {
+	// Now is the relay's time.
+	Now time.Time `json:"now"`
+	// Version of Postern.
+	Version string `json:"version"`
+	// StartedAt is when the relay started.
+	StartedAt time.Time `json:"started_at"`
+	// Pending deliveries of all destinations.
+	Pending int64 `json:"pending"`
+	// Reload is what came of the latest, null before the first.
+	Reload *Reload `json:"reload" jsonschema:"nullable"`
+	// Store tells whether messages are taken.
+	Store StoreState `json:"store"`
+	// Destinations by name.
+	Destinations []Destination `json:"destinations"`
+}
+
+// StoreState tells whether messages are taken.
+type StoreState struct {
+	// Full is why no message is taken, for a person; empty if they are.
+	Full string `json:"full"`
+}
+
+func (h *Handler) overview(ctx context.Context, _ input[none, none]) (Overview, error) {
+	list, err := h.destinations(ctx)
+	if err != nil {
+		return Overview{}, err
+	}
+	out := Overview{
+		Now: instant(h.now()), Version: h.Version, StartedAt: instant(h.StartedAt), Pending: h.Records.Pending(),
+		Store: StoreState{Full: strings.Join(h.unready(), "; ")}, Destinations: append([]Destination{}, list...),
+	}
+	if last := h.Reloads.LastReload(); last != nil {
+		shown := last.normal()
+		out.Reload = &shown
+	}
+	return out, nil
+}
