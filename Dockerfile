@@ -1,15 +1,21 @@
 # docker build -t postern --build-arg VERSION=1.2.3 .
-FROM golang:1.26 AS build
+# docker buildx build --platform linux/amd64,linux/arm64,linux/arm/v7 …
+#
+# Built where the builder runs, and for each platform by Go's own cross compiler.
+FROM --platform=$BUILDPLATFORM golang:1.26 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ARG VERSION=""
-RUN make build VERSION="$VERSION"
+ARG VERSION="" TARGETOS="" TARGETARCH="" TARGETVARIANT=""
+RUN GOOS=$TARGETOS GOARCH=$TARGETARCH GOARM=${TARGETVARIANT#v} make build VERSION="$VERSION"
 # The data folder belongs to the user of the last stage; a new volume takes owner and mode over from it.
 RUN mkdir /empty-data
 
 FROM scratch
+LABEL org.opencontainers.image.title="Postern" \
+      org.opencontainers.image.description="Durable delivery of webhooks: a sidecar that takes plain HTTP posts and delivers them over HTTPS" \
+      org.opencontainers.image.licenses="Apache-2.0"
 # Receivers are verified against these; tls.ca_file of a destination replaces them.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /src/LICENSE /LICENSE

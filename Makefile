@@ -8,16 +8,32 @@ ROUNDS     ?= 60
 FUZZTIME   ?= 20s
 BENCHFLAGS ?=
 
+# Where make release puts its files, and what it builds. Windows is not among them: locks and sockets are those of Unix.
+OUT       ?= build/release
+PLATFORMS ?= linux/amd64 linux/arm64 linux/arm/v7 darwin/amd64 darwin/arm64
+
 LDFLAGS := -s -w $(if $(VERSION),-X main.buildVersion=$(VERSION))
 
+# The packages whose tests take longest begin first, so that none of them is left to run alone at the end.
+LONGEST := ./store/badgerstore ./relay/admin/dashboard ./cmd/postern
+
 .DEFAULT_GOAL := help
-.PHONY: help test chromium dashboard screenshots test-npm lint fmt tidy build bench test-crash schema fuzz clean
+.PHONY: help test chromium dashboard screenshots test-npm lint fmt tidy build release test-release interpreters bench test-crash schema fuzz clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-test: chromium ## all tests, with the race detector; the browser tests need Chromium
-	$(GO) test -race -timeout 10m ./...
+test: chromium interpreters ## all tests, with the race detector; the browser tests need Chromium, those of the examples some interpreters
+	@# What could not be installed is named: its programs are not run, and the tests fail for anything else that is missing.
+	POSTERN_WITHOUT=$$(for i in python3 node ruby; do command -v $$i >/dev/null || printf '%s,' $$i; done) \
+		$(GO) test -race -timeout 10m $(LONGEST) ./...
+
+interpreters: ## install Python, Node and Ruby by apt-get, for the tests of examples/clients, where they are missing
+	@for i in python3:python3 node:nodejs ruby:ruby; do \
+		command -v $${i%%:*} >/dev/null && continue; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $${i#*:}; } || \
+		echo "== $${i%%:*} is not installed: examples/clients is NOT run with it; as root: apt-get install $${i#*:}"; \
+	done
 
 chromium: ## install Chromium by apt-get, for the browser tests, if there is none
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
@@ -48,6 +64,23 @@ tidy: ## bring go.mod and go.sum up to date
 
 build: ## the static binary, bin/postern; VERSION=1.2.3 stamps a release
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '$(LDFLAGS)' -o bin/postern ./cmd/postern
+
+release: ## for each of PLATFORMS the static binary and its SBOM (CycloneDX), with checksums, in OUT=build/release; needs VERSION=1.2.3
+	@test -n "$(VERSION)" || { echo "say which release: make release VERSION=1.2.3"; exit 1; }
+	@mkdir -p "$(OUT)" && rm -f "$(OUT)"/postern_* "$(OUT)"/SHA256SUMS
+	@set -e; for platform in $(PLATFORMS); do \
+		os=$${platform%%/*}; arch=$${platform#*/}; arm=; \
+		case $$arch in */v*) arm=$${arch##*/v}; arch=$${arch%%/*};; esac; \
+		name=postern_$(VERSION)_$${os}_$$arch$${arm:+v$$arm}; \
+		echo "$$name"; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch GOARM=$$arm \
+			$(GO) build -trimpath -buildvcs=auto -ldflags '$(LDFLAGS)' -o "$(OUT)/$$name" ./cmd/postern; \
+		$(GO) run ./cmd/postern-sbom -version $(VERSION) "$(OUT)/$$name" > "$(OUT)/$$name.cdx.json"; \
+	done
+	@cd "$(OUT)" && { command -v sha256sum >/dev/null && sha256sum postern_* || shasum -a 256 postern_*; } > SHA256SUMS
+
+test-release: ## what make release and the Dockerfile make: reproducible, static, at home in a read-only root; needs root
+	$(GO) test -tags release -run '^TestRelease' -count=1 -v -timeout 40m .
 
 bench: ## figures beside their bounds; binds port 443 of a loopback address
 	$(GO) run ./cmd/postern-bench $(BENCHFLAGS)

@@ -14,13 +14,18 @@ import (
 // ownClients lists the files outside relay/guard that make a client or a connection by themselves, each with the
 // reason why the guard's rules are not for it. None of them reaches a target of the config.
 var ownClients = map[string]string{
-	"relay/admin/client.go":        "commands ask the relay at its admin address, usually on loopback or a Unix socket, which the guard refuses",
-	"relay/egress/oauth2_fetch.go": "the client wraps the transport of the one it is given, which is the guard's, to bound the answer",
-	"relay/listen/bind.go":         "a Unix socket is asked whether another process serves it",
-	"cmd/postern/demo.go":          "the demo's receivers are Unix sockets of the same process",
-	"cmd/postern/demo_app.go":      "the demo's app posts to its relay on loopback",
-	"cmd/postern-bench/bench.go":   "the benchmark measures a relay from outside, on loopback",
-	"cmd/postern-bench/load.go":    "the benchmark's load goes to a relay on loopback",
+	"relay/admin/client.go":             "commands ask the relay at its admin address, usually on loopback or a Unix socket, which the guard refuses",
+	"relay/egress/oauth2_fetch.go":      "the client wraps the transport of the one it is given, which is the guard's, to bound the answer",
+	"relay/listen/bind.go":              "a Unix socket is asked whether another process serves it",
+	"relay/listen/acmetest/acmetest.go": "for tests: it asks the authority that it has started, on loopback",
+	"cmd/postern/doctor_listen.go":      "a Unix socket of the config is asked whether somebody serves it",
+	"relay/doctor_https.go":             "the https listener of this machine is asked for the certificate that it shows",
+	"cmd/postern/notify.go":             "systemd is told of the start and the stop by its Unix socket",
+	"cmd/postern/demo.go":               "the demo's receivers are Unix sockets of the same process",
+	"cmd/postern/demo_app.go":           "the demo's app posts to its relay on loopback",
+	"examples/clients/post.go":          "shows how an app posts to the Postern beside it, with nothing but the standard library",
+	"cmd/postern-bench/bench.go":        "the benchmark measures a relay from outside, on loopback",
+	"cmd/postern-bench/load.go":         "the benchmark's load goes to a relay on loopback",
 }
 
 // clientMakers are the names by which the standard library makes clients and connections, or lends its own. Types
@@ -37,10 +42,14 @@ var clientMakers = map[string]struct{ types, names []string }{
 			"LookupCNAME", "LookupMX", "LookupNS", "LookupPort", "LookupSRV", "LookupTXT", "ResolveTCPAddr", "ResolveUDPAddr", "ResolveIPAddr",
 		},
 	},
-	"crypto/tls":        {types: []string{"Dialer"}, names: []string{"Dial", "DialWithDialer"}},
-	"net/rpc":           {names: []string{"Dial", "DialHTTP", "DialHTTPPath"}},
-	"net/smtp":          {names: []string{"Dial", "SendMail"}},
-	"log/syslog":        {names: []string{"Dial", "New", "NewLogger"}},
+	"crypto/tls": {types: []string{"Dialer"}, names: []string{"Dial", "DialWithDialer"}},
+	"net/rpc":    {names: []string{"Dial", "DialHTTP", "DialHTTPPath"}},
+	"net/smtp":   {names: []string{"Dial", "SendMail"}},
+	"log/syslog": {names: []string{"Dial", "New", "NewLogger"}},
+	// certmagic's own issuer has a client of its own, and its conveniences use that issuer.
+	"github.com/caddyserver/certmagic": {names: []string{
+		"NewACMEIssuer", "DefaultACME", "Default", "NewDefault", "HTTPS", "TLS", "Listen", "Manage", "ManageSync", "ManageAsync",
+	}},
 	"net/http/httputil": {types: []string{"ReverseProxy"}, names: []string{"NewSingleHostReverseProxy"}},
 }
 
@@ -167,6 +176,7 @@ func TestClientsMade(t *testing.T) {
 		{"a list is found", `import "net"; var d = []net.Dialer{{}}`, 1},
 		{"a dot import is found", `import . "net/http"; var c = Client{}`, 1},
 		{"a look-up is found", `import "net"; func f() { net.LookupHost("x"); net.DefaultResolver.LookupHost(nil, "x") }`, 2},
+		{"certmagic's own issuer is found", `import "github.com/caddyserver/certmagic"; var i = certmagic.NewACMEIssuer(nil, t)`, 1},
 		{"a pointer that someone else filled is none", `import "net/http"; type t struct { c *http.Client }; func f(c *http.Client) {}`, 0},
 		{"a server is none", `import "net/http"; var s = &http.Server{}`, 0},
 		{"a listener is none", `import "net"; func f() { net.Listen("tcp", "x") }`, 0},

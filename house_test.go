@@ -3,6 +3,7 @@
 package postern_test
 
 import (
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -33,6 +35,8 @@ var arrows = map[string][]string{
 
 	"cmd/postern":       {"config", "relay", "relay/admin", "relay/sign", "relay/receiver", "store", "store/badgerstore"},
 	"cmd/postern-bench": {"relay/receiver"}, // measures the built program from outside
+	"cmd/postern-sbom":  nil,
+	"examples/clients":  nil, // the client in Go
 
 	"config": nil,
 	"relay":  slices.Concat([]string{"config", "relay/admin/dashboard"}, parts, base),
@@ -56,15 +60,17 @@ var arrows = map[string][]string{
 
 	"store/badgerstore": {"store"},
 	"store/storetest":   {"store"},
+
+	"relay/listen/acmetest": nil, // tests only
 }
 
 // testArrows says what test files may import beyond what their package may: real engines and a real receiver
 // instead of mocks, and never a part of the same row.
 var testArrows = map[string][]string{
 	".":            slices.Concat([]string{"config", "relay"}, parts, base, engines),
-	"cmd/postern":  {"store/storetest"},
-	"relay":        slices.Concat(engines, []string{"relay/receiver"}),
-	"relay/listen": {"store/storetest"},
+	"cmd/postern":  {"store/storetest", "relay/listen/acmetest"},
+	"relay":        slices.Concat(engines, []string{"relay/receiver", "relay/listen/acmetest"}),
+	"relay/listen": {"store/storetest", "relay/receiver", "relay/listen/acmetest"},
 	"relay/ingest": {"store/storetest"},
 	"relay/lane":   {"store/storetest"},
 	"relay/egress": {"store/storetest", "relay/receiver"},
@@ -108,10 +114,17 @@ func ours(importPath string) (folder string, ok bool) {
 // walk calls visit for each regular file of the repository that is not made by a build or a run.
 func walk(t testing.TB, visit func(name string)) {
 	t.Helper()
-	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+	if err := walkTree(visit); err != nil {
+		t.Fatalf("walk the repository: %v", err)
+	}
+}
+
+func walkTree(visit func(name string)) error {
+	return filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
+		case name == ".git" && !d.IsDir(): // a worktree: it says where the folder is
 		case d.IsDir() && (name == ".git" || name == "bin" || name == "build" || d.Name() == "data" || d.Name() == "node_modules"):
 			return fs.SkipDir
 		case d.Type().IsRegular():
@@ -119,34 +132,47 @@ func walk(t testing.TB, visit func(name string)) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatalf("walk the repository: %v", err)
-	}
 }
 
-// sources parses all Go files of the repository, of every platform, with their comments.
+// sources returns all Go files of the repository, of every platform, with their comments. The tests share them, and leave
+// them as they are.
 func sources(t testing.TB) (*token.FileSet, []sourceFile) {
 	t.Helper()
-	fset := token.NewFileSet()
-	var files []sourceFile
-	walk(t, func(name string) {
+	all, err := parsed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all.files) == 0 {
+		t.Fatal("no Go files found: this tests nothing")
+	}
+	return all.fset, all.files
+}
+
+// sourceTree is all Go files of the repository.
+type sourceTree struct {
+	fset  *token.FileSet
+	files []sourceFile
+}
+
+// parsed parses them, once for all tests: with the race detector it takes seconds.
+var parsed = sync.OnceValues(func() (sourceTree, error) {
+	all := sourceTree{fset: token.NewFileSet()}
+	var faults error
+	err := walkTree(func(name string) {
 		if !strings.HasSuffix(name, ".go") || strings.Contains(name, "testdata/") {
 			return
 		}
-		parsed, err := parser.ParseFile(fset, filepath.FromSlash(name), nil, parser.ParseComments|parser.SkipObjectResolution)
+		tree, err := parser.ParseFile(all.fset, filepath.FromSlash(name), nil, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
-			t.Errorf("parse: %v", err)
+			faults = errors.Join(faults, fmt.Errorf("parse: %w", err))
 			return
 		}
-		files = append(files, sourceFile{
-			name: name, pkg: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), ast: parsed,
+		all.files = append(all.files, sourceFile{
+			name: name, pkg: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), ast: tree,
 		})
 	})
-	if len(files) == 0 {
-		t.Fatal("no Go files found: this tests nothing")
-	}
-	return fset, files
-}
+	return all, errors.Join(err, faults)
+})
 
 func TestArrows(t *testing.T) {
 	_, files := sources(t)
@@ -261,7 +287,7 @@ func TestProgramWithoutTesting(t *testing.T) {
 // forTests reports whether a package exists for tests.
 func forTests(importPath string) bool {
 	if folder, our := ours(importPath); our {
-		return folder == "store/storetest"
+		return folder == "store/storetest" || folder == "relay/listen/acmetest"
 	}
 	return slices.Contains(strings.Split(importPath, "/"), "testing") ||
 		importPath == "net/http/httptest" || importPath == "testing" || strings.Contains(importPath, "/testscript")
@@ -270,7 +296,8 @@ func forTests(importPath string) bool {
 func TestForTests(t *testing.T) {
 	for p, want := range map[string]bool{
 		"testing": true, "testing/synctest": true, "net/http/httptest": true, module + "/store/storetest": true,
-		"net/http": false, module + "/store": false, "example.com/attesting": false,
+		module + "/relay/listen/acmetest": true,
+		"net/http":                        false, module + "/store": false, "example.com/attesting": false,
 	} {
 		if got := forTests(p); got != want {
 			t.Errorf("forTests(%q): got %t, want %t", p, got, want)

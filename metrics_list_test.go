@@ -2,6 +2,7 @@ package postern_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"io"
 	"net"
@@ -69,10 +70,20 @@ func runForMetrics(t *testing.T) *prometheus.Registry {
 	t.Cleanup(far.Close)
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: far.Certificate().Raw})
 	file := filepath.Join(dir, "postern.yaml")
+	key, err := x509.MarshalPKCS8PrivateKey(far.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, text := range map[string]string{
-		"ca.pem": string(ca),
+		"ca.pem":  string(ca),
+		"tls.key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})),
 		"postern.yaml": `
-listen: {ingest: "127.0.0.1:0", admin: "127.0.0.1:0"}
+listen:
+  ingest: 127.0.0.1:0
+  admin: 127.0.0.1:0
+  tokens: [app-token-0123456789]
+  admin_tokens: [admin-token-0123456789]
+  https: {address: "127.0.0.1:0", cert_file: ca.pem, key_file: tls.key}
 destinations:
   far: {url: 'https://example.com/', tls: {ca_file: ca.pem}}
 `,
@@ -110,7 +121,12 @@ destinations:
 	})
 	eventually(t, "the relay listens", func() bool { return logs.FilterMessage("listening").Len() > 0 })
 	ingest := logs.FilterMessage("listening").All()[0].ContextMap()["ingest"].(string)
-	resp, err := http.Post("http://"+ingest+"/to/far", "application/json", strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+ingest+"/to/far", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer app-token-0123456789")
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

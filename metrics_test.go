@@ -34,7 +34,7 @@ func listedOf(family *dto.MetricFamily) listedMetric {
 		for _, l := range series.GetLabel() {
 			name, value := l.GetName(), l.GetValue()
 			switch {
-			case slices.Contains([]string{"destination", "version", "goversion"}, name):
+			case slices.Contains([]string{"destination", "token", "version", "goversion"}, name):
 				m.labels[name] = nil
 			case !slices.Contains(m.labels[name], value):
 				m.labels[name] = append(m.labels[name], value)

@@ -65,6 +65,12 @@ func (p property) nested() (def, infix string) {
 		return name(p.Ref), ""
 	case p.Items != nil && p.Items.Ref != "":
 		return name(p.Items.Ref), "[]"
+	case p.Items != nil: // a text or a mapping
+		for _, option := range p.Items.AnyOf {
+			if option.Ref != "" {
+				return name(option.Ref), "[]"
+			}
+		}
 	}
 	for _, option := range p.AnyOf {
 		if option.Ref != "" && option.Ref != "#/$defs/Reference" {

@@ -25,13 +25,7 @@ func (d *decoder) checkOneOf(group oneOf, pairs []pair, fields []field, n *yaml.
 		return // an unknown key has been reported, and it was probably meant to be the one
 	}
 	if len(set) == 0 {
-		var known []string
-		for _, f := range fields {
-			if !f.rules.later {
-				known = append(known, f.key)
-			}
-		}
-		d.src.fail(d.src.placeOf(path, d.at(n)), path, fmt.Sprintf("no %s; write %s", group.oneOf(), orList(known)))
+		d.src.fail(d.src.placeOf(path, d.at(n)), path, fmt.Sprintf("no %s; write %s", group.oneOf(), orList(keysOf(fields))))
 		return
 	}
 	for _, p := range set[1:] {
@@ -97,35 +91,35 @@ func (d *decoder) checkRetry(retry *Retry, keys map[string]pair, path string) {
 // checkListen holds the listeners against the rules on who may reach them.
 func (d *decoder) checkListen() {
 	l := &d.cfg.Listen
-	for i, token := range l.Tokens {
-		key := fmt.Sprintf("listen.tokens[%d]", i)
-		if d.src.isFaulty(key) {
-			continue
-		}
-		switch text := token.Reveal(); {
-		case len(text) < 16:
-			d.failAt(key, "the token is too short; write at least 16 characters")
-		case strings.IndexFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) >= 0:
-			d.failAt(key, "the token cannot be sent in a header; write visible ASCII characters without spaces")
-		}
+	d.checkTokens()
+	if !d.src.isFaulty("listen.socket_mode") && l.SocketMode&0o600 != 0o600 {
+		d.failAt("listen.socket_mode", "its owner could not connect; write 0600, 0660 or 0666")
 	}
 	ingest, err := parseAddress(l.Ingest)
 	switch {
 	case d.src.isFaulty("listen.ingest"):
 	case err != nil:
 		d.failAt("listen.ingest", err.Error())
-	case !ingest.local && len(l.Tokens) == 0 && !d.src.isFaulty("listen.tokens"):
-		d.failAt("listen.ingest", "other hosts could post here; write listen.tokens too, or a loopback address such as 127.0.0.1:8025")
+	case !ingest.local && len(l.Tokens) == 0:
+		if !d.src.isFaulty("listen.tokens") {
+			d.failAt("listen.ingest", "other hosts could post here; write listen.tokens too, or a loopback address such as 127.0.0.1:8025")
+		}
+	case !ingest.local:
+		d.warnAt("listen.ingest", "tokens and messages cross the network without encryption; let apps on other hosts use listen.https, and listen on loopback")
 	}
 	admin, adminErr := parseAddress(l.Admin)
 	switch {
 	case d.src.isFaulty("listen.admin"):
 	case adminErr != nil:
 		d.failAt("listen.admin", adminErr.Error())
-	case admin.unix || !admin.local:
-		d.failAt("listen.admin", "other hosts could reach it, and tokens for it are not supported yet; write a loopback address such as 127.0.0.1:8026")
+	case !admin.local && len(l.AdminTokens) == 0:
+		if !d.src.isFaulty("listen.admin_tokens") {
+			d.failAt("listen.admin", "other hosts could reach it; write listen.admin_tokens too, or a loopback address such as 127.0.0.1:8026")
+		}
 	case err == nil && !d.src.isFaulty("listen.ingest") && collide(ingest, admin):
-		d.failAt("listen.admin", "the same port as listen.ingest; write another one")
+		d.failAt("listen.admin", "the same port or socket as listen.ingest; write another one")
+	case !admin.local:
+		d.warnAt("listen.admin", "tokens and history cross the network without encryption; put TLS in front of it, or listen on loopback")
 	}
 }
 
@@ -142,6 +136,11 @@ func (d *decoder) checkDestinations() {
 }
 
 func (d *decoder) failAt(path, msg string) { d.src.fail(d.src.nearest(path), path, msg) }
+
+func (d *decoder) warnAt(path, msg string) {
+	at := d.src.nearest(path)
+	d.src.warnings = append(d.src.warnings, &Error{File: at.file, Line: at.line, Col: at.col, Path: path, Msg: msg})
+}
 
 // address is where a listener listens.
 type address struct {
@@ -180,7 +179,8 @@ func parseAddress(s string) (address, error) {
 	case err != nil:
 		return address{}, fmt.Errorf("the host is not an IP address; write one such as 127.0.0.1, or localhost")
 	default:
-		a.local = ip.Unmap().IsLoopback()
+		ip = ip.Unmap() // an IPv4 address in IPv6 form binds that one
+		a.host, a.local = ip.String(), ip.IsLoopback()
 	}
 	return a, nil
 }
@@ -188,5 +188,8 @@ func parseAddress(s string) (address, error) {
 // collide reports whether both cannot be listened on at the same time.
 func collide(a, b address) bool {
 	every := func(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
-	return !a.unix && !b.unix && a.port == b.port && a.port != 0 && (a.host == b.host || every(a.host) || every(b.host))
+	if a.unix || b.unix {
+		return a.unix && b.unix && a.host == b.host
+	}
+	return a.port == b.port && a.port != 0 && (a.host == b.host || every(a.host) || every(b.host))
 }

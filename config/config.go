@@ -69,7 +69,7 @@ func (c *Config) Names() []string { return slices.Clone(c.src.names) }
 func (c *Config) Files() []string { return slices.Sorted(maps.Keys(c.src.files)) }
 
 // Warnings returns what is allowed and yet worth a look: files with secrets that every user of the machine may
-// read. They are sorted by place.
+// read, and an admin listener that other hosts reach. They are sorted by place.
 func (c *Config) Warnings() []*Error {
 	warnings := slices.Clone(c.src.warnings)
 	slices.SortStableFunc(warnings, compareErrors)
@@ -103,17 +103,17 @@ func (c *Config) Referenced(path string) bool {
 	return false
 }
 
-// Contents returns what the references in the texts at path and within it stand for, in no order, so that they can be
-// kept out of what is recorded.
+// Contents returns what the references in the texts at path and within it stand for, in the order of their paths, so that
+// they can be kept out of what is recorded.
 func (c *Config) Contents(path string) []Secret {
 	own, ok := c.src.origin(path)
 	if !ok {
 		return nil
 	}
 	var all []Secret
-	for at, contents := range c.src.contents {
+	for _, at := range slices.Sorted(maps.Keys(c.src.contents)) {
 		if at == own || strings.HasPrefix(at, own+".") || strings.HasPrefix(at, own+"[") {
-			all = append(all, contents...)
+			all = append(all, c.src.contents[at]...)
 		}
 	}
 	return all

@@ -39,7 +39,7 @@ func TestURLAloneIsACompleteConfig(t *testing.T) {
 		Keep: Keep{Body: true, Response: 16 << 10},
 	}
 	want := Config{
-		Listen: Listen{Ingest: "127.0.0.1:8025", AcceptedStatus: 202, Admin: DefaultAdmin, MaxBody: 1 << 20},
+		Listen: Listen{Ingest: "127.0.0.1:8025", AcceptedStatus: 202, Admin: DefaultAdmin, MaxBody: 1 << 20, SocketMode: 0o600},
 		Store:  Store{Path: "./data", Retention: Duration(72 * time.Hour), MinFree: 256 << 20, MaxPending: 1_000_000},
 		Log:    Log{Format: "auto", Level: "info"}, Tracing: Tracing{SampleRatio: 1},
 		Egress: Egress{UserAgent: "Postern/1"},
@@ -62,7 +62,7 @@ func TestEveryKeyIsDecoded(t *testing.T) {
 	var walk func(path string, got, plain reflect.Value)
 	walk = func(path string, got, plain reflect.Value) {
 		for _, f := range fieldsOf(got.Type()) {
-			if f.rules.later || path == "" && f.key == "destinations" {
+			if path == "" && f.key == "destinations" {
 				continue
 			}
 			a, b, key := got.Field(f.index), plain.Field(f.index), join(path, f.key)
@@ -252,9 +252,12 @@ func TestVariablesOverrideTheFile(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	masked, err := cfg.Masked()
+	masked, err := cfg.Masked(Form{})
 	if err != nil || strings.Contains(string(masked), "canary") {
 		t.Errorf("got error %v and\n%s\nwant no canary", err, masked)
+	}
+	if held := cfg.Contents("destinations.alerts.v2"); len(held) != 1 || held[0].Reveal() != a.URL {
+		t.Errorf("got %d texts to keep out of records, want that of the URL alone", len(held))
 	}
 }
 
@@ -276,7 +279,7 @@ func TestVariablesReachEverySection(t *testing.T) {
 	if !b.Breaker.None || !b.Retry.None {
 		t.Errorf("the word none: got %+v, %+v", b.Breaker, b.Retry)
 	}
-	if masked, err := cfg.Masked(); err != nil || strings.Contains(string(masked), "canary") {
+	if masked, err := cfg.Masked(Form{}); err != nil || strings.Contains(string(masked), "canary") {
 		t.Errorf("masked: %v\n%s", err, masked)
 	}
 }

@@ -23,6 +23,16 @@ func isOptional(v reflect.Value) bool {
 	return ok
 }
 
+// worded is implemented by mappings that one of their texts can stand in place of.
+type worded interface {
+	word() *Secret
+}
+
+func isWorded(v reflect.Value) bool {
+	_, ok := v.Addr().Interface().(worded)
+	return ok
+}
+
 // oneOf is implemented by mappings of which exactly one key may be set. It returns what the keys are.
 type oneOf interface{ oneOf() string }
 
@@ -39,13 +49,15 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, r rules) {
 	switch {
 	case isOptional(v) && n.Kind == yaml.ScalarNode:
 		d.noneWord(n, v, path)
+	case isWorded(v) && n.Kind == yaml.ScalarNode && !isNull(n):
+		d.scalar(n, reflect.ValueOf(v.Addr().Interface().(worded).word()).Elem(), path, r)
 	case v.Type() == reflect.TypeFor[Value]():
 		d.json(n, v, path)
 	case v.Kind() == reflect.Pointer && isScalar(v.Type().Elem()) && !isNull(n):
 		p := reflect.New(v.Type().Elem())
 		d.scalar(n, p.Elem(), path, r)
 		v.Set(p)
-	case v.Type() == reflect.TypeFor[Secrets]() && n.Kind == yaml.ScalarNode && !isNull(n):
+	case v.Type() == reflect.TypeFor[Secrets]() && n.Kind == yaml.ScalarNode: // nothing is a fault, not a secret less
 		one := make(Secrets, 1)
 		d.scalar(n, reflect.ValueOf(&one).Elem().Index(0), path, r)
 		v.Set(reflect.ValueOf(one))
@@ -145,7 +157,7 @@ func (d *decoder) pairs(n *yaml.Node, path string) []pair {
 			if path == "destinations" {
 				what = "destination"
 			}
-			d.src.report(at, join(path, key), fmt.Sprintf("duplicate %s; it stands in line %d already, remove or rename one", what, earlier.line))
+			d.src.report(at, join(path, shownName(key)), fmt.Sprintf("duplicate %s; it stands in line %d already, remove or rename one", what, earlier.line))
 			continue
 		}
 		first[key] = at
@@ -162,7 +174,7 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 	for _, p := range pairs {
 		byKey[p.key] = p
 		if !hasField(fields, p.key) && !d.src.full() {
-			d.src.report(p.at, join(path, clip(p.key)), unknownKey(p.key, fields))
+			d.src.report(p.at, join(path, shownKey(p.key)), unknownKey(p.key, fields))
 		}
 	}
 	// In the order of the struct, since the defaults must be known before the destinations.
@@ -173,9 +185,6 @@ func (d *decoder) structure(n *yaml.Node, v reflect.Value, path string) {
 		case !ok && f.rules.required:
 			d.src.fail(d.src.placeOf(path, d.at(n)), child, "missing; this key is required here")
 		case !ok:
-		case f.rules.later:
-			d.src.places[child] = p.at
-			d.src.fail(p.at, child, "this key is not supported yet; remove it")
 		default:
 			d.field(p, v.Field(f.index), child, f.rules)
 		}
@@ -213,17 +222,45 @@ func hasField(fields []field, key string) bool {
 	return false
 }
 
-func unknownKey(key string, fields []field) string {
-	var known []string
-	for _, f := range fields {
-		if !f.rules.later {
-			known = append(known, f.key)
-		}
+// keysOf returns the names of the keys.
+func keysOf(fields []field) []string {
+	keys := make([]string, len(fields))
+	for i, f := range fields {
+		keys[i] = f.key
 	}
+	return keys
+}
+
+func unknownKey(key string, fields []field) string {
+	known := keysOf(fields)
 	if near := Nearest(key, known); near != "" {
 		return fmt.Sprintf("unknown key; did you mean %q?", near)
 	}
+	if shownKey(key) == mask {
+		return "unknown key, which is not shown here since it may hold a secret; write " + orList(known) + ", and a space behind the colon"
+	}
 	return "unknown key; write " + orList(known)
+}
+
+// ownKey is what keys of ours look like, and what they are misspelt as: words, with few digits at their end.
+var ownKey = regexp.MustCompile(`^[A-Za-z]?[a-z]+(?:[_-]?[A-Z]?[a-z]+)*[0-9]{0,4}$`)
+
+// shownKey returns a key that is not known as it is shown, which is *** unless it looks like one of ours: where the space
+// behind a colon is missing, as in {token:s3cr3t}, YAML takes the whole for a key.
+func shownKey(key string) string {
+	const longest = 32
+	if len(key) > longest || !ownKey.MatchString(key) {
+		return mask
+	}
+	return key
+}
+
+// shownName is shownKey for a key that is a name of the user's own.
+func shownName(key string) string {
+	if strings.ContainsAny(key, ":=@$") {
+		return mask
+	}
+	return clip(key)
 }
 
 func (d *decoder) fieldsOf(t reflect.Type) []field {
@@ -261,6 +298,10 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, r rules) {
 	}
 	v.Set(merged)
 	for _, p := range pairs {
+		if v.Type().Elem() == reflect.TypeFor[Secret]() && shownName(p.key) == mask {
+			d.src.report(p.at, join(path, mask), "not a name, and not shown here since it may hold a secret; write a space behind the colon")
+			continue
+		}
 		child, lower := join(path, p.key), strings.ToLower(p.key)
 		if own[lower] {
 			d.src.report(p.at, child, "duplicate key; only the case of another one differs, remove one")
@@ -283,7 +324,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, r rules) {
 func (d *decoder) destination(p pair, path string) {
 	d.src.places[path] = d.at(p.value)
 	if !destinationName.MatchString(p.key) {
-		d.src.report(p.at, path, "not a name; write letters, digits, dots, hyphens and underscores, at most 100 in all, and a letter or digit first")
+		d.src.report(p.at, join("destinations", shownName(p.key)), "not a name; write letters, digits, dots, hyphens and underscores, at most 100 in all, and a letter or digit first")
 		return
 	}
 	if p.value.Kind != yaml.ScalarNode || isNull(p.value) {

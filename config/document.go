@@ -66,6 +66,7 @@ func (d *decoder) document(data []byte) {
 	d.override(root, text)
 	d.value(root, reflect.ValueOf(d.cfg).Elem(), "", rules{})
 	d.checkListen()
+	d.checkHTTPS()
 	d.checkDestinations()
 }
 
@@ -122,6 +123,10 @@ func (d *decoder) syntaxError(err error) {
 		if load.ContextMsg != "" {
 			msg = load.ContextMsg + ", " + msg
 		}
+	}
+	// The one thing that they repeat of the file may be a password that begins with an asterisk.
+	if strings.Contains(msg, "unknown anchor") {
+		msg = "a text that begins with * is the alias of an anchor that is not there; put it in quotes"
 	}
 	d.src.report(at, "", "not YAML: "+d.text(msg))
 }

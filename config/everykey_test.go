@@ -7,12 +7,26 @@ listen:
   accepted_status: 200
   admin: 127.0.0.2:9026
   max_body: 2MiB
-  tokens: ["${env:TOKEN}"]
+  tokens: ["${env:TOKEN}", {name: shop, token: "${env:TOKEN}-of-the-shop", destinations: [alerts], events: ["alert.*"], rate: 50/s}]
+  admin_tokens: ["${env:TOKEN}-of-admin", {name: ops, token: "${env:TOKEN}-of-ops"}]
+  socket_mode: "0660"
+  socket_group: apps
+  https:
+    address: 127.0.0.2:9443
+    domains: [relay.example.com]
+    acme:
+      email: ops@example.com
+      directory: https://acme.example.com:9000/directory
+      ca_file: acme-ca.pem
+      allow_networks: [10.20.0.0/16]
+      external_account: {key_id: k, hmac_key: "${env:TOKEN}"}
+    client_ca_file: apps-ca.pem
 store:
   path: /var/lib/postern
   retention: 24h
   min_free: 512MiB
   max_pending: 1000
+  encryption_key: ["${env:TOKEN}", "${env:TOKEN}"]
 log:
   format: json
   level: debug
@@ -73,5 +87,5 @@ destinations:
     breaker: none
   oauth:
     url: https://hooks.example.com/oauth
-    auth: {oauth2: {client_id: c, client_secret: "${env:TOKEN}", token_url: https://login.example.com/token, scopes: [a, b], audience: x, secret_in: body}}
+    auth: {oauth2: {client_id: c, client_secret: ["${env:TOKEN}", "${env:TOKEN}"], token_url: https://login.example.com/token, scopes: [a, b], audience: x, secret_in: body}}
 `

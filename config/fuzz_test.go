@@ -35,11 +35,11 @@ func FuzzParse(f *testing.F) {
 		if cfg == nil {
 			t.Fatal("got no Config")
 		}
-		masked, renderErr := cfg.Masked()
+		masked, renderErr := cfg.Masked(Form{})
 		if renderErr != nil {
 			t.Fatalf("got %v from Masked", renderErr)
 		}
-		if _, err := cfg.MaskedJSON(); err != nil {
+		if _, err := cfg.MaskedJSON(Form{}); err != nil {
 			t.Fatalf("got %v from MaskedJSON", err)
 		}
 		if !strings.Contains(string(data), "canary") && strings.Contains(string(masked), "canary") {

@@ -11,20 +11,38 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v4"
 )
 
+// Form is what Masked shows beyond the config itself. The zero Form is for everyone, and shows nothing more.
+type Form struct {
+	// Fingerprints puts the beginning of its SHA-256 behind each secret that cannot be guessed with its help, as in
+	// *** sha256:1a2b3c4d. It is for those who may read the config file: whether a secret was made at random is a guess.
+	Fingerprints bool
+
+	// Certificates is what the files of certificates hold, by the path of the key that names the file.
+	Certificates map[string][]Certificate
+}
+
+// Certificate is what is shown of one certificate.
+type Certificate struct {
+	SHA256   string    `json:"sha256"`     // of all of it, in lower-case hexadecimal
+	Subject  string    `json:"subject"`    // on one line
+	NotAfter time.Time `json:"expires_at"` // in UTC
+}
+
 // Masked returns the effective config as YAML: defaults and overrides applied, each destination complete, in a
-// stable order. Secrets are *** and so are the values in the query of a URL and what a ${} reference stood for in other
-// texts, except for addresses and folders of this machine. Keys that are not supported yet are left out.
-func (c *Config) Masked() ([]byte, error) {
+// stable order. *** are the secrets, the values in the query of a URL, and what a ${} reference stood for in other texts,
+// except for addresses and folders of this machine. Certificates are comments above the key of their file.
+func (c *Config) Masked(f Form) ([]byte, error) {
 	var out bytes.Buffer
 	dumper, err := yaml.NewDumper(&out, yaml.WithV4Defaults(), yaml.WithLineWidth(-1))
 	if err != nil {
 		return nil, fmt.Errorf("render config: %w", err)
 	}
-	if err := dumper.Dump(c.tree()); err != nil {
+	if err := dumper.Dump(c.tree(f)); err != nil {
 		return nil, fmt.Errorf("render config: %w", err)
 	}
 	if err := dumper.Close(); err != nil {
@@ -33,11 +51,23 @@ func (c *Config) Masked() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// MaskedJSON is Masked as indented JSON.
-func (c *Config) MaskedJSON() ([]byte, error) {
+// MaskedJSON is Masked as indented JSON. Certificates are in a member more, certificates, by the path of the key of their
+// file; without any there is none.
+func (c *Config) MaskedJSON(f Form) ([]byte, error) {
 	var compact, out bytes.Buffer
-	if err := writeJSON(&compact, c.tree()); err != nil {
+	tree := c.tree(f)
+	if err := writeJSON(&compact, tree); err != nil {
 		return nil, fmt.Errorf("render config: %w", err)
+	}
+	if len(f.Certificates) > 0 {
+		certificates, err := json.Marshal(f.Certificates)
+		if err != nil {
+			return nil, fmt.Errorf("render config: %w", err)
+		}
+		compact.Truncate(compact.Len() - 1) // the brace that closes it
+		compact.WriteString(`,"certificates":`)
+		compact.Write(certificates)
+		compact.WriteString("}")
 	}
 	if err := json.Indent(&out, compact.Bytes(), "", "  "); err != nil {
 		return nil, fmt.Errorf("render config: %w", err)
@@ -46,15 +76,30 @@ func (c *Config) MaskedJSON() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func (c *Config) tree() *yaml.Node {
-	return c.node(reflect.ValueOf(*c), "", rules{})
+func (c *Config) tree(f Form) *yaml.Node {
+	p := printer{Config: c, form: f}
+	return p.node(reflect.ValueOf(*c), "", rules{})
+}
+
+// printer prints one config.
+type printer struct {
+	*Config
+	form Form
 }
 
 // node returns a value as it would be written in the file, or nil if it is not set.
-func (c *Config) node(v reflect.Value, path string, r rules) *yaml.Node {
+func (c printer) node(v reflect.Value, path string, r rules) *yaml.Node {
 	switch value := v.Interface().(type) {
 	case Secret:
-		return c.secretNode(value, path)
+		return c.secretNode(value, path, r)
+	case Token:
+		if value.Name == "" {
+			return c.secretNode(value.Token, path, r)
+		}
+	case AdminToken:
+		if value.Name == "" {
+			return c.secretNode(value.Token, path, r)
+		}
 	case Value:
 		return c.jsonNode(value.JSON, path)
 	case Retry:
@@ -100,11 +145,13 @@ func (c *Config) node(v reflect.Value, path string, r rules) *yaml.Node {
 	}
 	m := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 	for _, f := range fieldsOf(v.Type()) {
-		if f.rules.later || path == "" && f.key == "defaults" {
+		if path == "" && f.key == "defaults" {
 			continue
 		}
 		if n := c.node(v.Field(f.index), join(path, f.key), f.rules); n != nil && !isUnset(v, f, n) {
-			m.Content = append(m.Content, text(f.key), n)
+			key := text(f.key)
+			key.HeadComment = certificateComment(c.form.Certificates[join(path, f.key)])
+			m.Content = append(m.Content, key, n)
 		}
 	}
 	return m
@@ -118,8 +165,8 @@ func stringKeys(v reflect.Value) map[string]bool {
 	return keys
 }
 
-// isUnset reports whether a key would be refused with the value that it has when it is not set: the empty texts,
-// and in retry the keys of the form that was not chosen.
+// isUnset reports whether a key would be refused with the value that it has when it is not set: the empty texts, the
+// empty lists of a kind that must not be empty, and in retry and https the keys of the form that was not chosen.
 func isUnset(v reflect.Value, f field, n *yaml.Node) bool {
 	if retry, ok := v.Interface().(Retry); ok {
 		switch f.key {
@@ -129,10 +176,16 @@ func isUnset(v reflect.Value, f field, n *yaml.Node) bool {
 			return len(retry.Schedule) > 0
 		}
 	}
+	if https, ok := v.Interface().(HTTPS); ok && f.key == "acme" {
+		return https.CertFile != ""
+	}
+	if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		return f.rules.count(0) != nil
+	}
 	return n.Kind == yaml.ScalarNode && n.Tag == "!!str" && n.Value == "" && !f.rules.empty
 }
 
-func (c *Config) scalarNode(v reflect.Value, path string, r rules) *yaml.Node {
+func (c printer) scalarNode(v reflect.Value, path string, r rules) *yaml.Node {
 	isURL := strings.HasSuffix(path, "url") || path == "egress.proxy" || path == "tracing.otlp_endpoint"
 	if own, ok := c.src.origin(path); ok && !r.clear {
 		if shown, ok := c.src.shown[own]; ok {
@@ -189,15 +242,36 @@ func withoutQuery(s string) string {
 // sensitiveHeader finds headers whose values are secrets though they were written into the file.
 var sensitiveHeader = regexp.MustCompile(`(?i)auth|cookie|token|secret|key|passw|credential|signature`)
 
-func (c *Config) secretNode(s Secret, path string) *yaml.Node {
+func (c printer) secretNode(s Secret, path string, r rules) *yaml.Node {
 	if s.value == nil {
 		return nil
 	}
 	_, header, ok := strings.Cut(path, ".headers.")
-	if !ok || sensitiveHeader.MatchString(header) {
-		return text(mask)
+	if ok && !sensitiveHeader.MatchString(header) && s.Written() != mask {
+		return text(s.Written())
 	}
-	return text(*s.shown)
+	if c.form.Fingerprints {
+		if mark := fingerprint(s, r); mark != "" {
+			return text(mask + " " + mark)
+		}
+	}
+	return text(mask)
+}
+
+// maxComment is how many certificates of one file stand in a comment; a bundle of public roots has some 150.
+const maxComment = 10
+
+// certificateComment returns the lines about the certificates of one file.
+func certificateComment(all []Certificate) string {
+	var lines []string
+	for i, c := range all {
+		if i == maxComment {
+			lines = append(lines, fmt.Sprintf("# and %d more", len(all)-maxComment))
+			break
+		}
+		lines = append(lines, fmt.Sprintf("# sha256:%s, ends %s, %s", c.SHA256, c.NotAfter.Format(time.RFC3339), c.Subject))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // text returns a string node. Its tag makes the dumper quote what would be read as something else.

@@ -123,7 +123,7 @@ func leaves(t reflect.Type, path []string, add func([]string)) {
 			add(key) // the word none
 		}
 		switch {
-		case isScalar(ft):
+		case isScalar(ft), ft == reflect.TypeFor[Secrets]():
 			add(key)
 		case ft.Kind() == reflect.Struct:
 			leaves(ft, key, add)

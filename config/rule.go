@@ -19,7 +19,7 @@ type field struct {
 
 // rules is the content of a rule tag; types.go explains it.
 type rules struct {
-	later, required, whole, path, clear, number, empty bool
+	required, whole, path, clear, number, empty, chosen bool
 
 	min, max, each, def string
 	enum                []string
@@ -45,8 +45,6 @@ func parseRules(tag string) rules {
 		name, value, _ := strings.Cut(item, "=")
 		switch name {
 		case "":
-		case "later":
-			r.later = true
 		case "required":
 			r.required = true
 		case "whole":
@@ -59,6 +57,8 @@ func parseRules(tag string) rules {
 			r.number = true
 		case "empty":
 			r.empty = true
+		case "chosen":
+			r.chosen = true
 		case "min":
 			r.min = value
 		case "max":

@@ -132,6 +132,34 @@ func (r *Rate) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
+// Mode is the permission bits of a file; in the file it is written in octal, such as 0660.
+type Mode uint32
+
+// ParseMode reads three octal digits, with a zero in front or without.
+func ParseMode(s string) (Mode, error) {
+	digits := s
+	if len(digits) == 4 {
+		digits = strings.TrimPrefix(digits, "0")
+	}
+	n, err := strconv.ParseUint(digits, 8, 9)
+	if err != nil || len(digits) != 3 {
+		return 0, errors.New("not a mode; write one in octal, such as 0600 or 0660")
+	}
+	return Mode(n), nil
+}
+
+// String returns the mode as it is written in the file: four octal digits.
+func (m Mode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
+
+// MarshalText returns String.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads what ParseMode reads.
+func (m *Mode) UnmarshalText(text []byte) (err error) {
+	*m, err = ParseMode(string(text))
+	return err
+}
+
 // clip shortens a text from the file for an error.
 func clip(s string) string {
 	const most = 64

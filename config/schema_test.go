@@ -90,6 +90,15 @@ func TestSchemaJudgesAsLoadDoes(t *testing.T) {
 		{"a size in another unit", "listen: {max_body: 1MB}\ndestinations: {a: {url: https://a.example}}", false},
 		{"a name with a space", "destinations: {'a b': {url: https://a.example}}", false},
 		{"no destinations", "destinations: {}", false},
+		{"tokens of both forms", "listen: {tokens: [0123456789abcdef, {name: shop, token: fedcba9876543210, destinations: [a], events: [a.*], rate: 5/s}]}\ndestinations: {a: {url: https://a.example}}", true},
+		{"a token without its name", "listen: {tokens: [{token: 0123456789abcdef}]}\ndestinations: {a: {url: https://a.example}}", false},
+		{"a token that is none", "listen: {tokens: [{name: shop}]}\ndestinations: {a: {url: https://a.example}}", false},
+		{"a token that may post nowhere", "listen: {tokens: [{name: shop, token: 0123456789abcdef, destinations: []}]}\ndestinations: {a: {url: https://a.example}}", false},
+		{"an admin token with bounds", "listen: {admin_tokens: [{name: ops, token: 0123456789abcdef, rate: 5/s}]}\ndestinations: {a: {url: https://a.example}}", false},
+		{"a token that is a number", "listen: {tokens: [1234567890123456]}\ndestinations: {a: {url: https://a.example}}", false},
+		{"a mode without quotes", "listen: {socket_mode: 0660}\ndestinations: {a: {url: https://a.example}}", true},
+		{"a group by its number", "listen: {socket_group: 998}\ndestinations: {a: {url: https://a.example}}", true},
+		{"a mode that is none", "listen: {socket_mode: 'rw'}\ndestinations: {a: {url: https://a.example}}", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var doc any
@@ -144,7 +153,7 @@ func generateSchema(t *testing.T) []byte {
 	applyRules(s, reflect.TypeFor[Config](), comments)
 	s.Required = []string{"destinations"}
 	for _, typ := range []reflect.Type{
-		reflect.TypeFor[Listen](), reflect.TypeFor[HTTPS](), reflect.TypeFor[ACME](), reflect.TypeFor[Store](),
+		reflect.TypeFor[Listen](), reflect.TypeFor[Token](), reflect.TypeFor[AdminToken](), reflect.TypeFor[HTTPS](), reflect.TypeFor[ACME](), reflect.TypeFor[ExternalAccount](), reflect.TypeFor[Store](),
 		reflect.TypeFor[Log](), reflect.TypeFor[Tracing](), reflect.TypeFor[Egress](), reflect.TypeFor[Destination](),
 		reflect.TypeFor[Auth](), reflect.TypeFor[Bearer](), reflect.TypeFor[Basic](), reflect.TypeFor[APIKey](),
 		reflect.TypeFor[OAuth2](), reflect.TypeFor[TLS](), reflect.TypeFor[Sign](), reflect.TypeFor[Standard](),
@@ -182,6 +191,8 @@ func mapScalar(t reflect.Type) *jsonschema.Schema {
 		return text(`^([0-9.]+(ns|us|µs|ms|s|m|h))+$|\$\{`)
 	case reflect.TypeFor[Size]():
 		return text(`^[0-9]+([KMGT]i)?B$|\$\{`)
+	case reflect.TypeFor[Mode]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{text(`^0?[0-7]{3}$|\$\{`), {Type: "integer"}}}
 	case reflect.TypeFor[Rate]():
 		return text(`^[0-9]+/[smh]$|\$\{`)
 	case reflect.TypeFor[netip.Prefix]():
@@ -201,13 +212,14 @@ func applyRules(s *jsonschema.Schema, t reflect.Type, comments map[string]string
 		}
 		field := t.Field(f.index)
 		property.Description = comments[t.Name()+"."+field.Name]
-		if f.rules.later {
-			property.Description += " Not supported yet."
-		}
 		if f.rules.required {
 			s.Required = append(s.Required, f.key)
 		}
 		applyRule(property, field.Type, f.rules)
+		if field.Type.Kind() == reflect.Slice && reflect.PointerTo(field.Type.Elem()).Implements(reflect.TypeFor[worded]()) {
+			one := uint64(1)
+			property.Items = &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string", MinLength: &one}, {Ref: property.Items.Ref}}}
+		}
 		if reflect.PointerTo(field.Type).Implements(reflect.TypeFor[optional]()) {
 			*property = jsonschema.Schema{
 				Description: property.Description,
@@ -259,6 +271,10 @@ func applyRule(s *jsonschema.Schema, t reflect.Type, r rules) {
 			words[i] = word
 		}
 		s.AnyOf = []*jsonschema.Schema{{Enum: words}, {Ref: "#/$defs/Reference"}}
+	case t.Kind() == reflect.String && r.number:
+		one := uint64(1)
+		s.Type = ""
+		s.AnyOf = []*jsonschema.Schema{{Type: "string", MinLength: &one}, {Type: "integer"}}
 	case t.Kind() == reflect.String && !r.empty:
 		one := uint64(1)
 		s.MinLength = &one
@@ -288,14 +304,21 @@ func count(text string) *uint64 {
 	return &n
 }
 
-// fieldComments returns the doc comments of the fields in types.go by Type.Field.
+// fieldComments returns the doc comments of the config's fields by Type.Field.
 func fieldComments(t *testing.T) map[string]string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "types.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
 	comments := map[string]string{}
+	for _, name := range []string{"types.go", "listen.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		noteFields(comments, file)
+	}
+	return comments
+}
+
+func noteFields(comments map[string]string, file *ast.File) {
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.TypeSpec)
 		if !ok {
@@ -310,5 +333,4 @@ func fieldComments(t *testing.T) map[string]string {
 		}
 		return true
 	})
-	return comments
 }

@@ -4,10 +4,9 @@ import (
 	"net/netip"
 )
 
-// The tags of the fields below are read by the decoder, by Masked and by the generator of the JSON Schema:
+// The tags of the fields here and in listen.go are read by the decoder, by Masked and by the generator of the JSON Schema:
 //
 //	yaml:"name"          the key
-//	rule:"later"         the feature is to come: the key is refused as not supported yet
 //	rule:"required"      must be set where its mapping is
 //	rule:"default=30s"   the value without the key, written as in the file
 //	rule:"min=1s;max=5m" bounds of a number, a duration or a size, both included
@@ -19,6 +18,7 @@ import (
 //	rule:"int"           a text that may be written as a whole number too
 //	rule:"empty"         a text that may be empty
 //	rule:"each=720h"     the largest entry of a list
+//	rule:"chosen"        a secret that people choose rather than have made: Masked gives it no fingerprint
 //
 // The doc comments are the descriptions in the schema: complete sentences for people who write the file.
 
@@ -44,44 +44,6 @@ type Config struct {
 	src source
 }
 
-// Listen says where Postern listens.
-type Listen struct {
-	// Address of the listener that takes messages: host:port or unix:///path. An address other than loopback or unix needs tokens.
-	Ingest string `yaml:"ingest" rule:"clear;default=127.0.0.1:8025"`
-	// The status that answers an accepted message: 202, or 200 for producers that take nothing else.
-	AcceptedStatus int `yaml:"accepted_status" rule:"enum=200|202;default=202"`
-	// Loopback address of the listener for health checks and administration: host:port.
-	Admin string `yaml:"admin" rule:"clear;default=127.0.0.1:8026"`
-	// Largest body of a message, at most 16MiB.
-	MaxBody Size `yaml:"max_body" rule:"min=1B;max=16MiB;default=1MiB"`
-	// Bearer tokens that let an app post, each of at least 16 visible ASCII characters; any one of them will do. Without tokens every local process may post.
-	Tokens []Secret `yaml:"tokens" rule:"max=100"`
-	// Bearer tokens for the admin listener.
-	AdminTokens []Secret `yaml:"admin_tokens" rule:"later"`
-	// A second ingest listener with TLS, for apps on other hosts.
-	HTTPS *HTTPS `yaml:"https" rule:"later"`
-}
-
-// HTTPS is the ingest listener for apps on other hosts.
-type HTTPS struct {
-	// Address to listen on, such as ":443".
-	Address string `yaml:"address"`
-	// Names to obtain certificates for.
-	Domains []string `yaml:"domains"`
-	// How certificates are obtained.
-	ACME ACME `yaml:"acme"`
-}
-
-// ACME says how certificates are obtained (RFC 8555).
-type ACME struct {
-	// Mail address of the account.
-	Email string `yaml:"email"`
-	// URL of the directory of the certificate authority.
-	Directory string `yaml:"directory"`
-	// PEM file with the roots that the directory's own certificate is checked against, for a private authority.
-	CAFile string `yaml:"ca_file" rule:"path"`
-}
-
 // Store says where messages are kept.
 type Store struct {
 	// Folder of the store; a relative path counts from the working directory of the process.
@@ -92,8 +54,8 @@ type Store struct {
 	MinFree Size `yaml:"min_free" rule:"min=1MiB;max=1TiB;default=256MiB"`
 	// Number of pending deliveries above which ingest answers 429.
 	MaxPending int `yaml:"max_pending" rule:"min=1;max=1000000000;default=1000000"`
-	// AES key that encrypts the store at rest.
-	EncryptionKey Secret `yaml:"encryption_key" rule:"later"`
+	// Key that encrypts the store at rest (AES-256): 32 random bytes as 64 hexadecimal digits or in base64, as postern secret new --kind store prints them. A list rotates: the first encrypts, the others still open what they have encrypted, until the log says that they are not needed any more.
+	EncryptionKey Secrets `yaml:"encryption_key" rule:"min=1;max=16"`
 }
 
 // Log says what the log looks like. It goes to standard error.
@@ -205,7 +167,7 @@ type Basic struct {
 	// User name, without a colon.
 	Username string `yaml:"username" rule:"required"`
 	// Password.
-	Password Secret `yaml:"password" rule:"required"`
+	Password Secret `yaml:"password" rule:"required;chosen"`
 }
 
 // APIKey is a key in a header of its own.
@@ -220,8 +182,8 @@ type APIKey struct {
 type OAuth2 struct {
 	// Id of the client.
 	ClientID string `yaml:"client_id" rule:"required"`
-	// Secret of the client.
-	ClientSecret Secret `yaml:"client_secret" rule:"required"`
+	// Secret of the client; or two, of which the other one is used when the token endpoint refuses the first.
+	ClientSecret Secrets `yaml:"client_secret" rule:"required;min=1;max=2"`
 	// URL of the token endpoint: https without a port other than 443, under the same rules as url. Its certificate is checked against the system's roots and those of tls.ca_file.
 	TokenURL string `yaml:"token_url" rule:"required"`
 	// Scopes to ask for.
@@ -270,7 +232,7 @@ type Standard struct {
 type HMAC struct {
 	// Name of the header that carries the signature.
 	Header string `yaml:"header" rule:"required"`
-	// The key.
+	// The key. A header carries one signature: for two keys at a time, write two entries with different headers.
 	Secret Secret `yaml:"secret" rule:"required"`
 	// Hash function.
 	Algorithm string `yaml:"algorithm" rule:"enum=sha1|sha256|sha512;default=sha256"`

@@ -20,7 +20,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, r rules) {
 	for _, file := range text.files {
 		if d.secretFiles[file].open {
 			d.src.warnings = append(d.src.warnings, &Error{File: at.file, Line: at.line, Col: at.col, Path: path,
-				Msg: fmt.Sprintf("every user of this machine may read %q; run chmod o-r on it", clip(file))})
+				Msg: fmt.Sprintf("every user of this machine may read %q; run chmod o= on it", clip(file))})
 		}
 	}
 	if len(text.contents) > 0 {
@@ -55,7 +55,11 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string, r rules) {
 func (d *decoder) word(n *yaml.Node, v reflect.Value, r rules) (expanded, error) {
 	if _, ok := d.overrides[n]; ok {
 		// A variable may hold what no file should show, so it is masked as a reference is.
-		return expanded{value: n.Value, shown: mask, refs: true}, nil
+		out := expanded{value: n.Value, shown: mask, refs: true}
+		if text := v.Kind() == reflect.String || v.Type() == reflect.TypeFor[Secret](); text && len(r.enum) == 0 {
+			out.contents = []Secret{NewSecret(n.Value)}
+		}
+		return out, nil
 	}
 	if n.Kind != yaml.ScalarNode {
 		return expanded{}, fmt.Errorf("must be %s, not %s", wanted(v), kindOf(n))

@@ -36,7 +36,8 @@ var (
 // handler returns what answers on the admin listener.
 func (a api) handler() *admin.Handler {
 	return &admin.Handler{
-		Ready: a.unready, Records: a.Store, Steering: a, Deliveries: a, Trials: a, Reloads: reloader{a.Relay},
+		Full: a.full, HTTPS: a.httpsTrouble, Records: a.Store, Steering: a, Deliveries: a, Trials: a, Reloads: reloader{a.Relay},
+		Backups:  a.Backups,
 		Activity: a.activity, Changes: a.changes, Config: a.config, Redact: a.redact, Nearest: config.Nearest,
 		Dashboard: dashboard.Handler(), Metrics: a.metrics.handler(), Stopping: a.stopping, Version: a.Version, StartedAt: a.Now(), Now: a.Now,
 		Log: a.Log.Named("admin"),
@@ -44,9 +45,10 @@ func (a api) handler() *admin.Handler {
 }
 
 // showDestinations returns what may be shown of each destination of a config. A text that a reference stands for is
-// masked in it, also where it is a URL, since there are receivers whose URL is the secret.
+// masked in it, also where it is a URL, since there are receivers whose URL is the secret. There are no fingerprints in it: more
+// people see the history than may read the config file.
 func showDestinations(cfg *config.Config) (map[string]shown, error) {
-	masked, err := cfg.MaskedJSON()
+	masked, err := cfg.MaskedJSON(config.Form{})
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,8 @@ package relay
 
 import (
 	"context"
+	"crypto/sha256"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
+
+	"github.com/postern-relay/postern/relay/guard"
 )
 
 const (
@@ -24,6 +28,9 @@ const (
 
 	// lookEvery is how often the files are looked at without being told, as on network file systems, where nobody tells.
 	lookEvery = 10 * time.Second
+
+	// maxSummed is more than any of the files has, in bytes.
+	maxSummed = 4 << 20
 
 	// maxLinks is how many symbolic links a path may lead through, as in Linux.
 	maxLinks = 40
@@ -82,7 +89,7 @@ func (f *follower) Run(ctx context.Context) error {
 				errs = nil
 			}
 		case <-next.C:
-			now := f.look()
+			now := f.look(seen)
 			changed := !now.same(seen)
 			seen = now
 			if changed && !dirty {
@@ -112,16 +119,27 @@ func (f *follower) Run(ctx context.Context) error {
 // sight is what a look at the files has seen.
 type sight struct {
 	paths []string
-	infos []fs.FileInfo // nil for a file that is not there
+	files []seenFile
+}
+
+// seenFile is what one path leads to.
+type seenFile struct {
+	info  fs.FileInfo       // nil for a file that is not there
+	fresh bool              // it may be written once more without looking any different
+	sum   [sha256.Size]byte // of its content, if it is fresh or was at the look before; else zero
 }
 
 func (s sight) same(other sight) bool {
-	return slices.Equal(s.paths, other.paths) && slices.EqualFunc(s.infos, other.infos, func(a, b fs.FileInfo) bool {
-		if a == nil || b == nil {
-			return a == nil && b == nil
-		}
-		return os.SameFile(a, b) && a.Size() == b.Size() && a.Mode() == b.Mode() && a.ModTime().Equal(b.ModTime())
-	})
+	return slices.Equal(s.paths, other.paths) && slices.EqualFunc(s.files, other.files, seenFile.same)
+}
+
+func (a seenFile) same(b seenFile) bool {
+	if a.info == nil || b.info == nil {
+		return a.info == nil && b.info == nil
+	}
+	none := [sha256.Size]byte{}
+	return os.SameFile(a.info, b.info) && a.info.Size() == b.info.Size() && a.info.Mode() == b.info.Mode() &&
+		a.info.ModTime().Equal(b.info.ModTime()) && (a.sum == none || b.sum == none || a.sum == b.sum)
 }
 
 // paths returns the files, absolute and sorted.
@@ -137,17 +155,38 @@ func (f *follower) paths() []string {
 }
 
 // look looks at the files, after having seen to it that changes from now on are told.
-func (f *follower) look() sight {
+func (f *follower) look(before sight) sight {
 	s := sight{paths: f.paths()}
 	f.watch(s.paths)
-	for _, path := range s.paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			info = nil
+	for i, path := range s.paths {
+		var file seenFile
+		if info, err := os.Stat(path); err == nil {
+			file.info, file.fresh = info, guard.Fresh(info, time.Now())
+			wasFresh := slices.Equal(before.paths, s.paths) && before.files[i].fresh
+			if file.fresh || wasFresh {
+				file.sum = sumOf(path, info)
+			}
 		}
-		s.infos = append(s.infos, info)
+		s.files = append(s.files, file)
 	}
 	return s
+}
+
+// sumOf returns the SHA-256 of a file, or zero for one that cannot be read, or is more than any of ours.
+func sumOf(path string, info fs.FileInfo) (sum [sha256.Size]byte) {
+	if !info.Mode().IsRegular() || info.Size() > maxSummed { // a pipe would have to be waited for
+		return sum
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return sum
+	}
+	defer file.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, io.LimitReader(file, maxSummed)); err != nil {
+		return sum
+	}
+	return [sha256.Size]byte(hash.Sum(nil))
 }
 
 // watch watches the folders on the way to the files, and no others.

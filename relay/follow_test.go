@@ -131,6 +131,21 @@ func TestFollowerSeesEachWayToChangeAFile(t *testing.T) {
 		writeTo(t, path, "two and more")
 		w.await(t, 2, "after a write")
 	})
+	t.Run("written in place within one tick of the file system's clock", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "postern.yaml")
+		tick := time.Now().Add(time.Second).Truncate(time.Second)
+		write := func(text string) {
+			t.Helper()
+			writeTo(t, path, text)
+			if err := os.Chtimes(path, tick, tick); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("one")
+		w := follow(t, path)
+		write("two")
+		w.await(t, 2, "after another text of the same length and time")
+	})
 	t.Run("replaced by another", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "postern.yaml")
 		writeTo(t, path, "one")

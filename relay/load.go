@@ -72,6 +72,11 @@ func filesOf(cfg *config.Config) []string {
 			}
 		}
 	}
+	for _, file := range filesOfHTTPS(cfg.Listen.HTTPS) {
+		if file != "" {
+			files = append(files, file)
+		}
+	}
 	slices.Sort(files)
 	return slices.Compact(files)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/postern-relay/postern/relay/admin"
 	"github.com/postern-relay/postern/relay/ingest"
+	"github.com/postern-relay/postern/relay/listen"
 	"github.com/postern-relay/postern/store"
 )
 
@@ -33,11 +34,13 @@ type metrics struct {
 	backlog func() (map[string]store.Backlog, error)
 
 	ingest *ingest.Metrics // shared by the handlers of all plans
+	listen *listen.Metrics // shared by the listeners
 
 	attempts    *prometheus.CounterVec
 	attemptTime *prometheus.HistogramVec
 	ended       *prometheus.CounterVec
 	latency     *prometheus.HistogramVec
+	refused     *prometheus.CounterVec
 	gauges      gauges
 
 	reloads        map[bool]prometheus.Counter // by success
@@ -55,6 +58,7 @@ type destinationMetrics struct {
 	ended       [store.Canceled + 1]prometheus.Counter         // by state; nil where there is none
 	attemptTime prometheus.Observer
 	latency     prometheus.Observer
+	refused     prometheus.Counter
 
 	certExpires atomic.Int64 // of the receiver, as last seen, in Unix seconds; 0 before
 }
@@ -100,6 +104,10 @@ func newMetrics(reg prometheus.Registerer, r *Relay, backlog func() (map[string]
 			Help:    "Time from acceptance to delivery, a delay that was asked for included. Replays are not counted.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400, 43200, 172800},
 		}, []string{"destination"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postern_client_secrets_refused_total",
+			Help: "Times that a token endpoint refused the client secret in use, and the other one was tried.",
+		}, []string{"destination"}),
 		lastReload: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "postern_config_last_reload_successful",
 			Help: "Whether the config file was in order when it was last read, 1 or 0.",
@@ -139,7 +147,10 @@ func newMetrics(reg prometheus.Registerer, r *Relay, backlog func() (map[string]
 		}
 	}
 	var err error
-	m.ingest, err = ingest.NewMetrics(reg)
+	if m.ingest, err = ingest.NewMetrics(reg); err != nil {
+		return nil, err
+	}
+	m.listen, err = listen.NewMetrics(reg)
 	return m, err
 }
 
@@ -157,7 +168,9 @@ func (m *metrics) destinationLocked(name string) *destinationMetrics {
 	if d := m.destinations[name]; d != nil {
 		return d
 	}
-	d := &destinationMetrics{attemptTime: m.attemptTime.WithLabelValues(name), latency: m.latency.WithLabelValues(name)}
+	d := &destinationMetrics{
+		attemptTime: m.attemptTime.WithLabelValues(name), latency: m.latency.WithLabelValues(name), refused: m.refused.WithLabelValues(name),
+	}
 	for class := store.ClassOK; class <= store.ClassInterrupted; class++ {
 		d.attempts[class] = m.attempts.WithLabelValues(name, class.String())
 	}
@@ -198,6 +211,13 @@ func (d *destinationMetrics) observeEnd(after store.Delivery) {
 	}
 }
 
+// secretRefused counts a client secret that a token endpoint has refused; see egress.OAuth2.Refused.
+func (d *destinationMetrics) secretRefused() {
+	if d != nil {
+		d.refused.Inc()
+	}
+}
+
 // canceled counts a delivery that a person has ended. One that had failed already, and only let go its line, has not
 // ended again.
 func (m *metrics) canceled(before, after store.Delivery) {
@@ -212,6 +232,14 @@ func (m *metrics) forIngest() *ingest.Metrics {
 		return nil
 	}
 	return m.ingest
+}
+
+// forListeners returns what the listeners count with.
+func (m *metrics) forListeners() *listen.Metrics {
+	if m == nil {
+		return nil
+	}
+	return m.listen
 }
 
 // handler returns what answers a scrape, or nil without metrics.
@@ -258,6 +286,7 @@ func (m *metrics) settle(backlog map[string]store.Backlog) {
 		m.attemptTime.DeletePartialMatch(of)
 		m.ended.DeletePartialMatch(of)
 		m.latency.DeletePartialMatch(of)
+		m.refused.DeletePartialMatch(of)
 	}
 	for _, name := range plan.names {
 		m.destinationLocked(name)

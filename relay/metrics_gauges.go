@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
@@ -13,6 +15,7 @@ type gauges struct {
 	enabled, pending, oldestDue, blockedLines   *prometheus.Desc
 	inFlight, inFlightLimit, breakerState, held *prometheus.Desc
 	certExpires                                 *prometheus.Desc
+	ownCertExpires                              *prometheus.Desc
 }
 
 func newGauges() gauges {
@@ -34,11 +37,13 @@ func newGauges() gauges {
 		held:         of("postern_destination_paused", "Whether a destination is paused, 1 or 0."),
 		certExpires: of("postern_receiver_certificate_expiry_timestamp_seconds",
 			"When the receiver's certificate expires, as last seen; absent before the first attempt."),
+		ownCertExpires: prometheus.NewDesc("postern_listener_certificate_expiry_timestamp_seconds",
+			"When the certificate of the https listener for a name expires; 0 if there is none yet.", []string{"name"}, nil),
 	}
 }
 
 func (g gauges) all() []*prometheus.Desc {
-	return []*prometheus.Desc{g.enabled, g.pending, g.oldestDue, g.blockedLines, g.inFlight, g.inFlightLimit, g.breakerState, g.held, g.certExpires}
+	return []*prometheus.Desc{g.enabled, g.pending, g.oldestDue, g.blockedLines, g.inFlight, g.inFlightLimit, g.breakerState, g.held, g.certExpires, g.ownCertExpires}
 }
 
 var _ prometheus.Collector = (*metrics)(nil)
@@ -54,7 +59,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (m *metrics) vecs() []prometheus.Collector {
-	return []prometheus.Collector{m.attempts, m.attemptTime, m.ended, m.latency}
+	return []prometheus.Collector{m.attempts, m.attemptTime, m.ended, m.latency, m.refused}
 }
 
 // Collect implements prometheus.Collector. What cannot be read is left out, so that a scrape never fails for it.
@@ -70,6 +75,11 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, vec := range m.vecs() {
 		vec.Collect(ch)
+	}
+	if m.relay.secure != nil {
+		for _, c := range m.relay.secure.Certificates() {
+			ch <- gauge(m.gauges.ownCertExpires, unixOrZero(c.Expires), c.Name)
+		}
 	}
 	for name, expires := range m.known() {
 		m.collectDestination(ch, name, expires)
@@ -123,4 +133,12 @@ func (m *metrics) collectDestination(ch chan<- prometheus.Metric, name string, c
 
 func gauge(d *prometheus.Desc, value float64, labels ...string) prometheus.Metric {
 	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+}
+
+// unixOrZero is unixSeconds, and 0 for no time.
+func unixOrZero(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return unixSeconds(t)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"net/url"
 	"runtime"
@@ -17,8 +18,8 @@ import (
 	"github.com/postern-relay/postern/relay/egress"
 	"github.com/postern-relay/postern/relay/guard"
 	"github.com/postern-relay/postern/relay/lane"
-	"github.com/postern-relay/postern/relay/listen"
 	"github.com/postern-relay/postern/relay/match"
+	"github.com/postern-relay/postern/store"
 )
 
 // Plan is the compiled config: each key in the form of the part that obeys it. It never changes and may be used
@@ -26,7 +27,11 @@ import (
 type Plan struct {
 	ingestAddress  string
 	adminAddress   string
-	tokens         []string
+	socketMode     fs.FileMode
+	socketGroup    string
+	tokens         []token
+	https          *https // nil without that listener
+	adminTokens    []token
 	acceptedStatus int
 	maxBody        int64
 	retention      time.Duration
@@ -35,6 +40,7 @@ type Plan struct {
 	parsing        chan struct{} // turns to parse a large body for filters
 	reduces        bool          // there is a destination whose messages are not kept as they are
 	tracing        tracing
+	storeKeys      []store.Key // the first encrypts
 
 	config *config.Config   // that all of the above comes from
 	shown  map[string]shown // of each destination; of a plan that was loaded
@@ -77,6 +83,8 @@ func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
 	p := &Plan{
 		ingestAddress:  cfg.Listen.Ingest,
 		adminAddress:   cfg.Listen.Admin,
+		socketMode:     fs.FileMode(cfg.Listen.SocketMode),
+		socketGroup:    cfg.Listen.SocketGroup,
 		acceptedStatus: cfg.Listen.AcceptedStatus,
 		maxBody:        int64(cfg.Listen.MaxBody),
 		retention:      time.Duration(cfg.Store.Retention),
@@ -84,16 +92,14 @@ func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
 		parsing:        make(chan struct{}, runtime.GOMAXPROCS(0)),
 		config:         cfg,
 	}
-	for i, t := range cfg.Listen.Tokens {
-		if c.fault(fmt.Sprintf("listen.tokens[%d]", i), listen.CheckToken(t.Reveal())) {
-			p.tokens = append(p.tokens, t.Reveal())
-		}
-	}
+	p.tokens, p.adminTokens = c.ingestTokens(), c.adminTokens()
+	p.storeKeys = c.storeKeys()
 	if text := cfg.Egress.Proxy; text != "" {
 		proxy, err := guard.ParseProxy(text)
 		c.fault("egress.proxy", err)
 		c.proxy = proxy
 	}
+	p.https = c.https()
 	p.tracing = c.tracing()
 	for _, name := range sortedKeys(cfg.Egress.Resolve) {
 		if strings.ContainsAny(name, ":/") {
@@ -130,6 +136,32 @@ func (c *compiler) fault(key string, err error) bool {
 		c.faults = append(c.faults, fault)
 	}
 	return false
+}
+
+// StoreKeys returns the keys that the store is to be encrypted with, the first of which encrypts; none for a store that
+// is not encrypted.
+func (p *Plan) StoreKeys() []store.Key { return slices.Clone(p.storeKeys) }
+
+// storeKeys reads the keys that the store is encrypted with. No error holds anything of them.
+func (c *compiler) storeKeys() (keys []store.Key) {
+	const key = "store.encryption_key"
+	seen := map[string]bool{}
+	for i, text := range c.cfg.Store.EncryptionKey {
+		k, err := store.ParseKey(text.Reveal())
+		if err == nil && seen[k.Fingerprint()] {
+			err = errors.New("the same key as one before it; write each once")
+		}
+		if err != nil {
+			if !c.cfg.Faulty(key) && !c.faulty[key] {
+				c.faulty[key] = true
+				c.faults = append(c.faults, c.cfg.Errorf(key, "entry %d is %v", i+1, err))
+			}
+			continue
+		}
+		seen[k.Fingerprint()] = true
+		keys = append(keys, k)
+	}
+	return keys
 }
 
 func (c *compiler) destination(key string, d *config.Destination) *destination {
@@ -279,36 +311,59 @@ func lowerKeys(m map[string]netip.Addr) map[string]netip.Addr {
 
 // sender makes the sender of a running relay, and the func that closes its idle connections.
 func (d *destination) sender(r *Relay, name string) (*egress.Sender, func(), error) {
-	dialer := *d.dialer
-	dialer.Own = func() []netip.AddrPort { return r.own }
-	transport, files := d.transport, d.files
-	transport.Dialer = &dialer
-	files.Log, files.Now = r.Log.Named("guard").With(zap.String("destination", name)), r.Now
-	receiver, err := guard.LoadTransport(transport, files)
+	out, err := d.wayOut(func() []netip.AddrPort { return r.own }, r.Log.Named("guard").With(zap.String("destination", name)), r.Now)
 	if err != nil {
 		return nil, nil, err
 	}
-	closeIdle := receiver.CloseIdleConnections
-	o := d.egress
-	o.Transport, o.Messages, o.Now, o.Log = receiver, r.Store, r.Now, r.Log.Named("egress")
+	o := out.options(d.egress)
+	o.Messages, o.Now, o.Log = r.Store, r.Now, r.Log.Named("egress").With(zap.String("destination", name))
+	if o.Auth.OAuth2 != nil { // a copy
+		o.Auth.OAuth2.Refused = func() { r.metrics.destination(name).secretRefused() }
+	}
 	o.Tracer = r.traces.tracer
-	if o.Auth.OAuth2 != nil {
-		// The token endpoint is often a public one beside a private receiver, and who we are there is told by the secret.
-		files.Cert, files.Key, files.BesideSystem = "", "", true
-		server, err := guard.LoadTransport(transport, files)
-		if err != nil {
-			return nil, nil, err
-		}
-		closeIdle = func() {
-			receiver.CloseIdleConnections()
-			server.CloseIdleConnections()
-		}
+	s, err := egress.New(o)
+	return s, out.closeIdle, err
+}
+
+// wayOut is how one destination reaches the outside.
+type wayOut struct {
+	receiver *guard.Transport
+	server   *guard.Transport // of the token endpoint; nil without one
+}
+
+// wayOut loads the certificates of d, and connects to nothing. own returns the addresses that this process listens on.
+func (d *destination) wayOut(own func() []netip.AddrPort, log *zap.Logger, now func() time.Time) (wayOut, error) {
+	dialer := *d.dialer
+	dialer.Own = own
+	transport, files := d.transport, d.files
+	transport.Dialer = &dialer
+	files.Log, files.Now = log, now
+	receiver, err := guard.LoadTransport(transport, files)
+	if err != nil || d.egress.Auth.OAuth2 == nil {
+		return wayOut{receiver: receiver}, err
+	}
+	// The token endpoint is often a public one beside a private receiver, and who we are there is told by the secret.
+	files.Cert, files.Key, files.BesideSystem = "", "", true
+	server, err := guard.LoadTransport(transport, files)
+	return wayOut{receiver, server}, err
+}
+
+// options returns o with the transports of w.
+func (w wayOut) options(o egress.Options) egress.Options {
+	o.Transport = w.receiver
+	if w.server != nil {
 		client := *o.Auth.OAuth2
-		client.Client = server.Client()
+		client.Client = w.server.Client()
 		o.Auth.OAuth2 = &client
 	}
-	s, err := egress.New(o)
-	return s, closeIdle, err
+	return o
+}
+
+func (w wayOut) closeIdle() {
+	w.receiver.CloseIdleConnections()
+	if w.server != nil {
+		w.server.CloseIdleConnections()
+	}
 }
 
 // Destinations returns the names of all destinations, sorted.

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -44,23 +45,35 @@ func keyChanges(t *testing.T) map[string]string {
 	destination := func(text string) string {
 		return baseConfig + "    " + strings.ReplaceAll(text, "\n", "\n    ") + "\n"
 	}
+	token := func(text string) string { return "listen: {tokens: [{" + text + "}]}" + baseConfig }
 	oauth := func(text string) string { return destination("auth: {oauth2: {" + text + "}}") }
 	certFile, keyFile := writeClientCertificate(t, ca, dir)
 	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
-	return map[string]string{
+	changes := map[string]string{
 		"listen.ingest":          "listen: {ingest: '127.0.0.1:9025'}" + baseConfig,
 		"listen.admin":           "listen: {admin: '127.0.0.1:9026'}" + baseConfig,
 		"listen.accepted_status": "listen: {accepted_status: 200}" + baseConfig,
 		"listen.max_body":        "listen: {max_body: 2MiB}" + baseConfig,
-		"listen.tokens":          "listen: {tokens: [0123456789abcdef]}" + baseConfig,
-		"store.retention":        "store: {retention: 1h}" + baseConfig,
-		"tracing.otlp_endpoint":  "tracing: {otlp_endpoint: 'http://127.0.0.1:4318'}" + baseConfig,
-		"tracing.headers":        "tracing: {otlp_endpoint: 'http://127.0.0.2:4318', headers: {X-Tenant: a}}" + baseConfig,
-		"tracing.sample_ratio":   "tracing: {otlp_endpoint: 'http://127.0.0.2:4318', sample_ratio: 0.5}" + baseConfig,
-		"egress.user_agent":      "egress: {user_agent: Acme/1}" + baseConfig,
-		"egress.deny_networks":   "egress: {deny_networks: [203.0.113.0/24]}" + baseConfig,
-		"egress.resolve":         "egress: {resolve: {hooks.example.com: 127.0.0.1}}" + baseConfig,
-		"egress.proxy":           "egress: {proxy: 'http://127.0.0.1:3128'}" + baseConfig,
+		"listen.socket_mode":     "listen: {socket_mode: '0660'}" + baseConfig,
+		"listen.socket_group":    "listen: {socket_group: apps}" + baseConfig,
+
+		"listen.tokens.name":         token("name: other, token: 0123456789abcdef"),
+		"listen.tokens.token":        token("name: shop, token: fedcba9876543210"),
+		"listen.tokens.destinations": token("name: shop, token: 0123456789abcdef, destinations: [alerts]"),
+		"listen.tokens.events":       token("name: shop, token: 0123456789abcdef, events: [a.*]"),
+		"listen.tokens.rate":         token("name: shop, token: 0123456789abcdef, rate: 5/s"),
+		"listen.admin_tokens.name":   "listen: {admin_tokens: [{name: other, token: 0123456789abcdef}]}" + baseConfig,
+		"listen.admin_tokens.token":  "listen: {admin_tokens: [{name: ops, token: fedcba9876543210}]}" + baseConfig,
+
+		"store.retention":       "store: {retention: 1h}" + baseConfig,
+		"store.encryption_key":  "store: {encryption_key: 3f1c9a70d2b84e65f00d1b7ac94e8823516fa0c7be12d4983a75ee0164cb2f9d}" + baseConfig,
+		"tracing.otlp_endpoint": "tracing: {otlp_endpoint: 'http://127.0.0.1:4318'}" + baseConfig,
+		"tracing.headers":       "tracing: {otlp_endpoint: 'http://127.0.0.2:4318', headers: {X-Tenant: a}}" + baseConfig,
+		"tracing.sample_ratio":  "tracing: {otlp_endpoint: 'http://127.0.0.2:4318', sample_ratio: 0.5}" + baseConfig,
+		"egress.user_agent":     "egress: {user_agent: Acme/1}" + baseConfig,
+		"egress.deny_networks":  "egress: {deny_networks: [203.0.113.0/24]}" + baseConfig,
+		"egress.resolve":        "egress: {resolve: {hooks.example.com: 127.0.0.1}}" + baseConfig,
+		"egress.proxy":          "egress: {proxy: 'http://127.0.0.1:3128'}" + baseConfig,
 
 		"destinations.*.url":                   strings.ReplaceAll(baseConfig, "/alerts", "/other"),
 		"destinations.*.enabled":               destination("enabled: false"),
@@ -130,6 +143,8 @@ func keyChanges(t *testing.T) map[string]string {
 		"destinations.*.batch.max":                     destination("batch: {max: 2}"),
 		"defaults (inherited by a destination)":        "defaults: {timeout: 5s}" + baseConfig,
 	}
+	maps.Copy(changes, httpsChanges(t, dir, ca))
+	return changes
 }
 
 // readByProgram are the keys that cmd/postern reads itself, before there is a relay.
@@ -160,8 +175,17 @@ func TestEveryKeyChangesThePlan(t *testing.T) {
 	for key, text := range changes {
 		t.Run(key, func(t *testing.T) {
 			before := baseConfig
+			if strings.HasPrefix(key, "listen.tokens") {
+				before = "listen: {tokens: [{name: shop, token: 0123456789abcdef}]}" + baseConfig
+			}
+			if strings.HasPrefix(key, "listen.admin_tokens") {
+				before = "listen: {admin_tokens: [{name: ops, token: 0123456789abcdef}]}" + baseConfig
+			}
 			if strings.HasPrefix(key, "tracing.") {
 				before = "tracing: {otlp_endpoint: 'http://127.0.0.2:4318'}" + baseConfig
+			}
+			if strings.HasPrefix(key, "listen.https.") {
+				before = httpsConfig("domains: [relay.example.com]")
 			}
 			for part, variant := range variants {
 				if strings.Contains(key, part) {
@@ -199,7 +223,12 @@ func compile(t *testing.T, text string) *Plan {
 func describePlan(t *testing.T, p *Plan) string {
 	t.Helper()
 	var b bytes.Buffer
-	fmt.Fprintln(&b, p.ingestAddress, p.adminAddress, p.tokens, p.acceptedStatus, p.maxBody, p.retention)
+	fmt.Fprintln(&b, p.socketMode, p.socketGroup, p.tokens, p.adminTokens)
+	fmt.Fprintln(&b, p.ingestAddress, p.adminAddress, p.acceptedStatus, p.maxBody, p.retention)
+	for _, k := range p.StoreKeys() {
+		fmt.Fprintln(&b, k.Fingerprint())
+	}
+	describeHTTPS(&b, p.https)
 	fmt.Fprintln(&b, p.tracing.endpoint, p.tracing.header, p.tracing.ratio)
 	for _, name := range p.names {
 		d := p.destinations[name]
@@ -277,7 +306,7 @@ func TestFaultsOfThePlanHaveTheirPlace(t *testing.T) {
       Host: other
       X-Fine: yes
     sign:
-      - standard: {secrets: [whsec_short]}
+      - standard: {secrets: [whsec_short, whsec_short]}
   plain:
     url: http://hooks.example.com/
   missing: {}
@@ -307,7 +336,8 @@ tracing: {otlp_endpoint: "http://collector:4318/", headers: {Content-Type: text/
 		"postern.yaml:5:15: destinations.alerts.success[0]: ",
 		"postern.yaml:5:23: destinations.alerts.success[1]: ",
 		"postern.yaml:7:13: destinations.alerts.headers.Host: ",
-		"destinations.alerts.sign[0].standard.secrets[0]",
+		"destinations.alerts.sign[0].standard.secrets[0]: secret 1 is not whsec_",
+		"destinations.alerts.sign[0].standard.secrets[1]: secret 2 is not whsec_",
 		"postern.yaml:12:10: destinations.plain.url: only https is allowed",
 		"destinations.missing.url: missing",
 		"destinations.clash.headers.Authorization: ",

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,8 +39,12 @@ const (
 
 // Relay is one running relay. Set its fields, then call Run once.
 type Relay struct {
-	Plan  *Plan            // required: the one to begin with
-	Store store.Store      // required; the caller opens and closes it
+	Plan  *Plan       // required: the one to begin with
+	Store store.Store // required; the caller opens and closes it
+
+	// Backups copies Store when the admin API is asked to; nil means that its engine has another way of copying.
+	Backups store.Backuper
+
 	Log   *zap.Logger      // nil logs nothing
 	Drain time.Duration    // how long requests and attempts in flight may go on after a stop; 0 means 10 s
 	Now   func() time.Time // wall clock; nil means time.Now
@@ -60,11 +65,20 @@ type Relay struct {
 	// Relay alone. nil makes one.
 	Metrics *prometheus.Registry
 
+	Sockets Sockets // opened by whoever started this process; the zero value means that there are none
+
+	// OnPhase is told when a phase begins, by Run or by the goroutine of a reload, and must not block for long: a reload
+	// and a stop wait for it. nil means that nobody wants to know.
+	OnPhase func(Phase)
+
+	phases  phases
 	plan    atomic.Pointer[Plan] // in force; nil before Run has begun
 	ingest  atomic.Pointer[ingest.Handler]
 	load    ingest.Load // of all its handlers
 	front   *listen.Server
-	tokens  []string // of front, in force; changed by reloads only
+	secure  *listen.Server // for other hosts, with the tokens of front; nil if there is none
+	back    *listen.Server
+	paces   paces // of the tokens of front in force; changed by reloads only
 	own     []netip.AddrPort
 	lanes   lanes
 	pauses  pauses
@@ -89,7 +103,8 @@ type Relay struct {
 
 // Run serves until ctx ends or the store breaks, and returns when nothing of it is left: nil after a stop that was
 // asked for, an error that wraps store.ErrBroken when the store cannot go on, or the reason why a listener did
-// not open. What is pending then stays in the store and is delivered by the next run.
+// not open, which is a *ConfigError if no other start would open it either. What is pending then stays in the store and is
+// delivered by the next run.
 func (r *Relay) Run(ctx context.Context) error {
 	if r.Plan == nil || r.Store == nil {
 		return errors.New("relay: Plan and Store are required")
@@ -99,15 +114,18 @@ func (r *Relay) Run(ctx context.Context) error {
 		return err
 	}
 
-	ingestServer, adminServer, err := r.open()
+	closeIdle, err := r.open()
 	if err != nil {
 		return err
 	}
+	defer closeIdle()
 
-	r.ownAddresses(ingestServer.Addr(), adminServer.Addr())
+	for _, s := range r.servers() {
+		r.ownAddress(s.Addr())
+	}
 	first, err := r.prepare(ctx, r.Plan)
 	if err != nil {
-		return errors.Join(err, ingestServer.Close(), adminServer.Close())
+		return errors.Join(err, r.closeServers())
 	}
 
 	// The lanes stop first, and meanwhile ingest answers 503: an accepted message needs no lane to be safe. The admin
@@ -129,19 +147,23 @@ func (r *Relay) Run(ctx context.Context) error {
 	r.notices.remind(ctx, r.Plan, first.paused, first.outages)
 	if err := r.handOver(first); err != nil {
 		stopExports()
-		return errors.Join(err, exports.group.Wait(), ingestServer.Close(), adminServer.Close())
+		return errors.Join(err, exports.group.Wait(), r.closeServers())
 	}
 	for _, name := range r.Plan.names {
 		r.release(ctx, name)
 	}
-	back.start("admin listener", adminServer.Run)
-	front.start("ingest listener", ingestServer.Run)
+	back.start("admin listener", r.back.Run)
+	front.start("ingest listener", r.front.Run)
+	if r.secure != nil {
+		front.start("https listener", r.secure.Run)
+	}
 	sweep := &sweeper{
 		Store: r.Store, Retention: func() time.Duration { return r.plan.Load().retention }, Now: r.Now, Log: r.Log.Named("sweep"),
 	}
 	lanes.start("sweep", sweep.Run)
 	lanes.start("notices", r.notices.Run)
-	r.logStart(ctx, ingestServer, adminServer)
+	r.logStart(ctx)
+	r.enter(Serving)
 	lanes.start("reload by signal", r.obey)
 	if r.Follow {
 		f := &follower{
@@ -156,11 +178,17 @@ func (r *Relay) Run(ctx context.Context) error {
 	case <-r.Store.Broken():
 	}
 	r.draining.Store(true)
+	r.enter(Stopping)
 	close(r.stopping)
 	r.Log.Info("stopping", zap.Duration("drain_seconds", r.Drain), zap.Int64("pending", r.Store.Pending()))
 	begun := time.Now()
 	// One time bounds requests and attempts alike.
-	cut := time.AfterFunc(r.Drain, func() { _ = ingestServer.Close() }) // its error is that of Run as well
+	cut := time.AfterFunc(r.Drain, func() { // what goes wrong with it is the error of Run as well
+		_ = r.front.Close()
+		if r.secure != nil {
+			_ = r.secure.Close()
+		}
+	})
 	defer cut.Stop()
 	r.endHandovers()
 	stopLanes()
@@ -212,56 +240,76 @@ func (r *Relay) setDefaults() {
 	}
 	r.traces.Log, r.traces.Version = r.Log.Named("tracing"), r.Version
 	r.stopping = make(chan struct{})
-	r.tokens = r.Plan.tokens
 	r.activity, r.changes = &admin.Activity{Now: r.Now}, &admin.Changes{}
 	r.pauses.Store, r.pauses.Lane, r.pauses.Notices = r.Store, r.lane, &r.notices
 	r.notices.Store, r.notices.Plan, r.notices.Accepted = r.Store, r.plan.Load, r.accepted
 	r.notices.Now, r.notices.Log = r.Now, r.Log.Named("notices")
 }
 
-// open binds both listeners, so that a port in use is an error before anything has started.
-func (r *Relay) open() (ingestServer, adminServer *listen.Server, err error) {
-	ingestServer, err = listen.Open(listen.Options{
-		Address: r.Plan.ingestAddress, Tokens: r.Plan.tokens, Drain: r.Drain, Log: r.Log.Named("listen.ingest"),
+// open binds the listeners, so that a port in use is an error before anything has started. It returns the func that closes
+// idle connections which one of them has made.
+func (r *Relay) open() (closeIdle func(), err error) {
+	ingestTokens, paces := listenTokens(r.Plan.tokens, nil, r.Now)
+	r.paces = paces
+	r.front, err = listen.Open(listen.Options{
+		Address: r.Plan.ingestAddress, Listener: r.Sockets.Ingest, Tokens: ingestTokens, TokensKey: "listen.tokens", Drain: r.Drain, Now: r.Now,
+		Log: r.Log.Named("listen.ingest"), Metrics: r.metrics.forListeners(), Name: "ingest",
+		SocketMode: r.Plan.socketMode, SocketGroup: r.Plan.socketGroup,
 		// Each request by one plan, from its beginning to its end.
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.ingest.Load().ServeHTTP(w, req) }),
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("open ingest listener: %w", err)
+		return nil, fmt.Errorf("open ingest listener: %w", err)
 	}
-	adminServer, err = listen.Open(listen.Options{
-		Address: r.Plan.adminAddress, Drain: adminDrain, Log: r.Log.Named("listen.admin"),
-		Handler: api{steering{r}}.handler(),
+	if r.secure, closeIdle, err = r.openHTTPS(ingestTokens); err != nil {
+		return nil, errors.Join(err, r.front.Close())
+	}
+	r.back, err = listen.Open(listen.Options{
+		Address: r.Plan.adminAddress, Listener: r.Sockets.Admin, Tokens: adminTokens(r.Plan.adminTokens), TokensKey: "listen.admin_tokens",
+		Drain: adminDrain, Now: r.Now,
+		Log: r.Log.Named("listen.admin"), Metrics: r.metrics.forListeners(), Name: "admin",
+		SocketMode: r.Plan.socketMode, SocketGroup: r.Plan.socketGroup,
+		Handler: api{steering{r}}.handler(), Public: admin.Public,
 	})
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("open admin listener: %w", err), ingestServer.Close())
+		r.back = nil
+		return nil, errors.Join(fmt.Errorf("open admin listener: %w", err), r.closeServers())
 	}
-	r.front = ingestServer
-	return ingestServer, adminServer, nil
+	return closeIdle, nil
+}
+
+// servers returns the listeners that are open.
+func (r *Relay) servers() []*listen.Server {
+	return slices.DeleteFunc([]*listen.Server{r.front, r.secure, r.back}, func(s *listen.Server) bool { return s == nil })
+}
+
+func (r *Relay) closeServers() error {
+	var errs []error
+	for _, s := range r.servers() {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // ingestHandler makes what takes messages by a plan.
 func (r *Relay) ingestHandler(p *Plan) *ingest.Handler {
 	return &ingest.Handler{
-		Acceptor: r.Store, Router: p, Wake: r.accepted, Watch: r.watches.watch, Deliveries: r.Store, Load: &r.load,
+		Acceptor: r.Store, Router: p, Caller: callerOf, Wake: r.accepted, Watch: r.watches.watch, Deliveries: r.Store, Load: &r.load,
 		MaxBody: p.maxBody, AcceptedStatus: p.acceptedStatus, Draining: r.draining.Load, Stopping: r.stopping,
 		Now: r.Now, Log: r.Log.Named("ingest"), Metrics: r.metrics.forIngest(),
 		Tracer: r.traces.tracer,
 	}
 }
 
-// ownAddresses notes where the relay listens, so that a destination can never be the relay itself.
-func (r *Relay) ownAddresses(own ...net.Addr) {
-	for _, a := range own {
-		if tcp, ok := a.(*net.TCPAddr); ok {
-			r.own = append(r.own, tcp.AddrPort())
-		}
+// ownAddress notes where the relay listens, so that a destination can never be the relay itself.
+func (r *Relay) ownAddress(a net.Addr) {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		r.own = append(r.own, tcp.AddrPort())
 	}
 }
 
-// unready lists why new messages should not be sent here now.
-func (r *Relay) unready() []string {
-	var reasons []string
+// full lists why no messages are taken now.
+func (r *Relay) full() (reasons []string) {
 	if r.draining.Load() {
 		reasons = append(reasons, "stopping")
 	}
@@ -277,10 +325,21 @@ func (r *Relay) unready() []string {
 	return reasons
 }
 
+// httpsTrouble lists what keeps apps on other hosts from posting.
+func (r *Relay) httpsTrouble() []string {
+	if r.secure == nil {
+		return nil
+	}
+	return r.secure.Trouble()
+}
+
 // logStart says where the relay listens and what is waiting, and warns of deliveries that nothing will send.
-func (r *Relay) logStart(ctx context.Context, ingestServer, adminServer *listen.Server) {
-	r.Log.Info("listening", zap.String("ingest", addrText(ingestServer.Addr())), zap.String("admin", addrText(adminServer.Addr())),
-		zap.Int64("pending", r.Store.Pending()))
+func (r *Relay) logStart(ctx context.Context) {
+	where := []zap.Field{zap.String("ingest", addrText(r.front.Addr())), zap.String("admin", addrText(r.back.Addr()))}
+	if r.secure != nil {
+		where = append(where, zap.String("https", addrText(r.secure.Addr())))
+	}
+	r.Log.Info("listening", append(where, zap.Int64("pending", r.Store.Pending()))...)
 	r.logHeld(ctx, r.Plan, func(string) bool { return true })
 }
 

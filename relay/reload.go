@@ -63,6 +63,8 @@ func (r *Relay) reload(ctx context.Context, by trigger) error {
 	case r.draining.Load():
 		return errStopping
 	}
+	r.enter(Reloading)
+	defer r.enter(Serving)
 	start := time.Now()
 	outcome, after, err := r.replace(ctx, before)
 	if errors.Is(err, errStopping) || r.draining.Load() {
@@ -122,14 +124,7 @@ func (r *Relay) replace(ctx context.Context, before *Plan) (Reloaded, *Plan, err
 
 // adopt puts the settings in force that are no part of a handover. It returns the keys that cannot be.
 func (r *Relay) adopt(p *Plan) (refused []string) {
-	if !slices.Equal(r.tokens, p.tokens) {
-		if err := r.front.SetTokens(p.tokens); err != nil {
-			// The address in force needs what the one in the config does not.
-			refused = append(refused, "listen.tokens")
-		} else {
-			r.tokens = p.tokens
-		}
-	}
+	refused = r.adoptTokens(p)
 	r.traces.use(p.tracing)
 	if r.Level != nil {
 		if level, err := zapcore.ParseLevel(p.config.Log.Level); err == nil { // the config knows no other
@@ -154,10 +149,15 @@ func settings(c *config.Config) []setting {
 		{"listen.admin", c.Listen.Admin, true},
 		{"listen.max_body", c.Listen.MaxBody, false},
 		{"listen.tokens", c.Listen.Tokens, false},
+		{"listen.admin_tokens", c.Listen.AdminTokens, false},
+		{"listen.socket_mode", c.Listen.SocketMode, true},
+		{"listen.socket_group", c.Listen.SocketGroup, true},
+		{"listen.https", c.Listen.HTTPS, true},
 		{"store.path", c.Store.Path, true},
 		{"store.retention", c.Store.Retention, false},
 		{"store.min_free", c.Store.MinFree, true},
 		{"store.max_pending", c.Store.MaxPending, true},
+		{"store.encryption_key", c.Store.EncryptionKey, true},
 		{"log.format", c.Log.Format, true},
 		{"log.level", c.Log.Level, false},
 		{"tracing.otlp_endpoint", c.Tracing.OTLPEndpoint, false},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -182,4 +183,23 @@ func between(s, before, after string) string {
 	_, s, _ = strings.Cut(s, before)
 	s, _, _ = strings.Cut(s, after)
 	return s
+}
+
+func TestAReloadOfTheSameReplacesNothing(t *testing.T) {
+	text := edit(t, "a: {", `a: {auth: {oauth2: {client_id: "${file:id}", client_secret: "${file:secret}", token_url: "https://a.test/token?k=${file:key}"}}, `)
+	dir := t.TempDir()
+	for _, name := range []string{"id", "secret", "key"} {
+		replaceFile(t, filepath.Join(dir, name), name+"-canary\n")
+		text = strings.ReplaceAll(text, "file:"+name, "file:"+filepath.Join(dir, name))
+	}
+	r := newRig(t, text)
+	before := r.outlet("a")
+	for range 20 {
+		if err := r.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.outlet("a") != before {
+		t.Error("the destination was begun anew, with its connections and its token")
+	}
 }

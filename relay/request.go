@@ -100,9 +100,8 @@ func (c *compiler) signer(key string, s config.Sign, nth int) sign.Signer {
 	case s.Standard != nil:
 		key += ".standard.secrets"
 		fine := true
-		for i, secret := range s.Standard.Secrets {
-			_, err := sign.NewStandard(reveal(s.Standard.Secrets[i : i+1]))
-			fine = c.fault(fmt.Sprintf("%s[%d]", key, i), err) && fine && secret.IsSet()
+		for i, err := range sign.StandardFaults(reveal(s.Standard.Secrets)) {
+			fine = c.fault(fmt.Sprintf("%s[%d]", key, i), err) && fine && s.Standard.Secrets[i].IsSet()
 		}
 		if !fine {
 			return nil
@@ -163,7 +162,7 @@ func (c *compiler) auth(key string, d *config.Destination) egress.Auth {
 		return egress.Auth{APIKey: &egress.APIKey{Header: a.APIKey.Header, Value: a.APIKey.Value.Reveal()}}
 	case a.OAuth2 != nil:
 		o := &egress.OAuth2{
-			ClientID: a.OAuth2.ClientID, ClientSecret: a.OAuth2.ClientSecret.Reveal(), Scopes: a.OAuth2.Scopes,
+			ClientID: a.OAuth2.ClientID, ClientSecrets: reveal(a.OAuth2.ClientSecret), Scopes: a.OAuth2.Scopes,
 			Audience: a.OAuth2.Audience, SecretIn: a.OAuth2.SecretIn,
 		}
 		// The token endpoint is under the same rules as the destination itself (T8).

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -217,6 +218,9 @@ type far struct {
 	pipe *receiver.Pipe
 
 	mu       sync.Mutex // guards the fields below
+	cert     *tls.Certificate
+	shown    int                         // handshakes with cert
+	handlers map[string]http.HandlerFunc // by host, in place of answers
 	answers  map[string]func(n int) int
 	gates    map[string]chan struct{} // of hosts that hang: closed when they do no more
 	requests []farRequest
@@ -229,13 +233,17 @@ type farRequest struct {
 	host, id string
 	header   http.Header
 	body     string
+	client   string // common name of the client certificate; empty without one
 }
 
 func newFar(t *testing.T, cert tls.Certificate) *far {
 	t.Helper()
-	f := &far{pipe: receiver.NewPipe(), answers: map[string]func(int) int{}, gates: map[string]chan struct{}{}, flying: map[string]int{}}
+	f := &far{
+		pipe: receiver.NewPipe(), cert: &cert, handlers: map[string]http.HandlerFunc{}, answers: map[string]func(int) int{},
+		gates: map[string]chan struct{}{}, flying: map[string]int{},
+	}
 	server := &http.Server{
-		Handler: f, TLSConfig: &tls.Config{Certificates: []tls.Certificate{cert}}, ErrorLog: log.New(io.Discard, "", 0),
+		Handler: f, TLSConfig: &tls.Config{GetCertificate: f.show, ClientAuth: tls.RequestClientCert}, ErrorLog: log.New(io.Discard, "", 0),
 	}
 	served := make(chan struct{})
 	go func() {
@@ -247,6 +255,14 @@ func newFar(t *testing.T, cert tls.Certificate) *far {
 		<-served
 	})
 	return f
+}
+
+// show is for tls.Config.GetCertificate.
+func (f *far) show(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.shown++
+	return f.cert, nil
 }
 
 // answer has a host answer by a func, which is given the number of the request for its id, from 1; nil means 200.
@@ -296,12 +312,16 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			n++
 		}
 	}
-	f.requests = append(f.requests, farRequest{host: r.Host, id: r.Header.Get("Webhook-Id"), header: r.Header.Clone(), body: string(body)})
+	seen := farRequest{host: r.Host, id: r.Header.Get("Webhook-Id"), header: r.Header.Clone(), body: string(body)}
+	if len(r.TLS.PeerCertificates) > 0 {
+		seen.client = r.TLS.PeerCertificates[0].Subject.CommonName
+	}
+	f.requests = append(f.requests, seen)
 	if f.flying[key] > 0 {
 		f.doubled = append(f.doubled, key)
 	}
 	f.flying[key]++
-	gate, by := f.gates[r.Host], f.answers[r.Host]
+	gate, by, handler := f.gates[r.Host], f.answers[r.Host], f.handlers[r.Host]
 	f.mu.Unlock()
 	status := http.StatusOK
 	if gate != nil {
@@ -313,5 +333,10 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	f.flying[key]--
 	f.mu.Unlock()
+	if handler != nil {
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		handler(w, r)
+		return
+	}
 	w.WriteHeader(status)
 }

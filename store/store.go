@@ -25,6 +25,7 @@ var (
 	ErrStale       = errors.New("delivery has changed meanwhile")
 	ErrClosed      = errors.New("store is closed")
 	ErrBroken      = errors.New("store has failed and accepts nothing more")
+	ErrBusy        = errors.New("store is busy with another call of the kind")
 )
 
 // Acceptor takes messages.
@@ -301,6 +302,7 @@ type Store interface {
 	History
 	Steerer
 	Sweeper
+	Vault
 
 	// Broken is closed when the engine cannot go on, after a failed sync for example: the process must end, since
 	// what a further sync says about the same data means nothing. Err then tells why.

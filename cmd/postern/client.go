@@ -27,35 +27,57 @@ func (p *program) adminFlags(cmd *cobra.Command) {
 	p.configFlag(cmd)
 	cmd.Flags().StringVar(&p.admin, "admin", "", "address of the admin listener, such as 127.0.0.1:8026; else listen.admin of the config file")
 	cmd.Flags().StringVar(&p.adminTokenFile, "admin-token-file", "",
-		"file with the token of the admin listener; else the environment variable "+envAdminToken)
+		"file with its token; else the environment's "+envAdminToken+", else from listen.admin_tokens of the config file")
 }
 
-// adminClient returns a client of the running relay. The config file is read only if no flag says the address.
+// adminClient returns a client of the running relay. The config file is read only if no flag says the address. A token of
+// the config goes only to the address of the config.
 func (p *program) adminClient() (admin.Client, error) {
-	address := p.admin
-	if address == "" {
-		cfg := p.looseConfig(true)
-		address = config.DefaultAdmin
-		if !cfg.Faulty("listen.admin") {
-			address = cfg.Listen.Admin
+	token, err := p.token(p.adminTokenFile, envAdminToken)
+	if err != nil || p.admin != "" {
+		return admin.Client{Address: p.admin, Token: token}, err
+	}
+	cfg := p.looseConfig(true)
+	address := config.DefaultAdmin
+	if !cfg.Faulty("listen.admin") {
+		address = cfg.Listen.Admin
+		if token == "" && !cfg.Faulty("listen.admin_tokens") && len(cfg.Listen.AdminTokens) > 0 {
+			token = cfg.Listen.AdminTokens[0].Token.Reveal()
 		}
 	}
-	token, err := p.token(p.adminTokenFile, envAdminToken)
-	return admin.Client{Address: address, Token: token}, err
+	return admin.Client{Address: address, Token: token}, nil
 }
 
 // looseConfig returns what can be read of the config file. Faults elsewhere in it do not matter to a client: a secret
-// that is not visible to it, say. Without a file there is still the environment, and, if tell, a line for whoever named
-// the wrong file.
+// that is not visible to it, say. Without a file there is still the environment. If tell, there is a line for whoever named
+// the wrong file, or one with a fault for which another relay may be asked.
 func (p *program) looseConfig(tell bool) *config.Config {
-	cfg, _ := config.Load(p.configPath, p.environ)
+	cfg, err := config.Load(p.configPath, p.environ)
+	faults, _ := errors.AsType[config.ErrorList](err)
+	faults = faultsAt(faults, ofListeners)
+	switch {
+	case !tell:
+	case errors.Is(err, fs.ErrNotExist):
+		p.tellNoConfig()
+	case cfg == nil:
+		fmt.Fprintf(p.stderr, "postern: %s; going by the environment and the defaults\n", cleanBlock(err.Error()))
+	case len(faults) > 0:
+		fmt.Fprintf(p.stderr, "postern: %s; going by what can be read of it\n", cleanBlock(faults[0].Error()))
+	}
 	if cfg == nil {
-		if tell {
-			fmt.Fprintf(p.stderr, "postern: there is no config file %s; going by the environment and the defaults\n", clean(p.configPath))
-		}
-		cfg, _ = config.Parse(p.configPath, []byte("{}"), p.environ)
+		cfg, _ = p.environment()
 	}
 	return cfg
+}
+
+// ofListeners reports whether a path is that of an address, or of a key that may be a misspelt one.
+func ofListeners(path string) bool {
+	key, ok := strings.CutPrefix(path, "listen.")
+	return ok && key == section(key)
+}
+
+func (p *program) tellNoConfig() {
+	fmt.Fprintf(p.stderr, "postern: there is no config file %s; going by the environment and the defaults\n", clean(p.configPath))
 }
 
 // token reads a token from a file if one is named, else from the environment; it is empty for none. Where a file cannot
@@ -87,16 +109,6 @@ func isToken(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// firstToken returns the first of the tokens that a listener takes.
-func firstToken(tokens []config.Secret) string {
-	for _, t := range tokens {
-		if t.IsSet() {
-			return t.Reveal()
-		}
-	}
-	return ""
-}
-
 // advised adds to an error of a call what to do about it, and tells the caller's mistakes from failures.
 func advised(err error) error {
 	if err == nil {
@@ -107,6 +119,9 @@ func advised(err error) error {
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT) {
 		return fmt.Errorf("%w; is postern run running? start it, or name the admin listener of the one that is by --admin", err)
+	}
+	if errors.Is(err, admin.ErrCut) {
+		return fmt.Errorf("%w; see whether postern run is still running, and try again", err)
 	}
 	if refusal, ok := errors.AsType[*admin.Refusal](err); ok {
 		switch refusal.Status {

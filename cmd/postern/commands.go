@@ -66,27 +66,38 @@ func (p *program) validate() error {
 func (p *program) configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Print the effective config: defaults and overrides applied, secrets masked",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			cfg, _, err := relay.Load(p.configPath, p.environ)
-			if err != nil {
-				return usageError{err}
-			}
-			masked := cfg.Masked
-			if p.json {
-				masked = cfg.MaskedJSON
-			}
-			text, err := masked()
-			if err != nil {
-				return fmt.Errorf("print config: %w", err)
-			}
-			_, err = p.stdout.Write(text)
-			return err
-		},
+		Short: "Print the effective config: defaults and overrides applied, secrets as fingerprints",
+		Long: `Print the effective config: defaults and overrides applied, each destination complete. A secret is *** and
+the first eight digits of its SHA-256, to compare with printf %s "$SECRET" | sha256sum; one that is short, or a
+password, is *** alone. Above each file of certificates stand their SHA-256, end and subject.
+
+It is what the files say now. A running Postern has taken it over unless its log says otherwise.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return p.printConfig() },
 	}
 	p.configFlag(cmd)
 	return cmd
+}
+
+func (p *program) printConfig() error {
+	cfg, plan, err := relay.Load(p.configPath, p.environ)
+	if err != nil {
+		return usageError{err}
+	}
+	form := config.Form{Fingerprints: true}
+	if form.Certificates, err = plan.Certificates(); err != nil {
+		return fmt.Errorf("print config: %w", err)
+	}
+	masked := cfg.Masked
+	if p.json {
+		masked = cfg.MaskedJSON
+	}
+	text, err := masked(form)
+	if err != nil {
+		return fmt.Errorf("print config: %w", err)
+	}
+	_, err = p.stdout.Write(text)
+	return err
 }
 
 func (p *program) schemaCommand() *cobra.Command {

@@ -38,8 +38,8 @@ func (p *program) completeDestination(cmd *cobra.Command, args []string, begun s
 }
 
 // completeDestinations completes the names of destinations: those of the running Postern if it answers soon, else those
-// of the config file.
-func (p *program) completeDestinations(cmd *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+// of the config file. Those that stand there already are left out.
+func (p *program) completeDestinations(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	var names []string
 	if client, err := p.quietly().adminClient(); err == nil {
 		client.Timeout = completeTime
@@ -52,7 +52,9 @@ func (p *program) completeDestinations(cmd *cobra.Command, _ []string, begun str
 	if names == nil {
 		names = slices.Sorted(maps.Keys(p.looseConfig(false).Destinations))
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, begun) || !isWord(name) })
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return !strings.HasPrefix(name, begun) || !isWord(name) || slices.Contains(args, name)
+	})
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 

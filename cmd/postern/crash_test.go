@@ -166,8 +166,13 @@ func startPostern(t *testing.T, admin string, args ...string) *process {
 func launchPostern(t *testing.T, args ...string) *process {
 	t.Helper()
 	// The test binary itself, under another name; a long run behind a make target names the real one.
-	binary := cmp.Or(os.Getenv("CRASH_BINARY"), "postern")
-	p := &process{cmd: exec.Command(binary, args...), log: &syncBuffer{}, exited: make(chan struct{})}
+	return launch(t, exec.Command(cmp.Or(os.Getenv("CRASH_BINARY"), "postern"), args...))
+}
+
+// launch is launchPostern for a command that becomes the program.
+func launch(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, log: &syncBuffer{}, exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("start postern: %v", err)
@@ -180,7 +185,7 @@ func launchPostern(t *testing.T, args ...string) *process {
 		_ = p.cmd.Process.Kill() // it has usually ended already
 		<-p.exited
 		if t.Failed() {
-			t.Logf("postern %v printed:\n%s", args, p.log)
+			t.Logf("%v printed:\n%s", cmd.Args, p.log)
 		}
 	})
 	return p

@@ -17,7 +17,8 @@ const (
 )
 
 // post is the app: it posts an order, then an alert, and so on until ctx ends. As an app should, it posts again
-// under the same Idempotency-Key when it has not read an answer, as happens when the relay is killed.
+// under the same Idempotency-Key when it has not read an answer, as happens when the relay is killed. A post that is
+// under way when ctx ends is not broken off: it may be on disk, and would be missing among those that were accepted.
 func (s *demoStage) post(ctx context.Context) {
 	client := &http.Client{Timeout: 5 * time.Second}
 	defer client.CloseIdleConnections()
@@ -29,7 +30,7 @@ func (s *demoStage) post(ctx context.Context) {
 			target, post = "/to/alerts", demoPost{"alerts", fmt.Sprintf(`{"alert":%d,"severity":"high"}`, n)}
 		}
 		for try := 0; ; try++ {
-			id, err := demoRequest(ctx, client, "http://"+s.ingest+target, fmt.Sprintf("demo-%d", n), post.body)
+			id, err := demoRequest(context.WithoutCancel(ctx), client, "http://"+s.ingest+target, fmt.Sprintf("demo-%d", n), post.body)
 			if err == nil {
 				s.mu.Lock()
 				s.accepted[id] = post

@@ -11,7 +11,13 @@ import (
 	"github.com/postern-relay/postern/relay/receiver"
 )
 
-const scriptToken = "a-token-of-the-scripts-0001"
+// Tokens of the relay that the scripts share. The second is good for one destination, and stands before the first in the
+// config, so that whoever takes just the first of the list posts nothing else.
+const (
+	scriptToken      = "a-token-of-the-scripts-0001"
+	scriptBounded    = "a-token-of-the-scripts-0002"
+	scriptAdminToken = "a-token-of-the-scripts-0003"
+)
 
 // TestRelayScripts runs the commands that need a running relay, as a person types them: each file in testdata/relay is
 // a session. They share one relay and its receivers, so each has destinations of its own.
@@ -22,7 +28,11 @@ func TestRelayScripts(t *testing.T) {
 	_, admin := freeAddresses(t)
 	config := filepath.Join(dir, "postern.yaml")
 	writeFile(t, config, fmt.Sprintf(`
-listen: {ingest: "unix://%[1]s", admin: "%[2]s", tokens: [%[3]s]}
+listen:
+  ingest: "unix://%[1]s"
+  admin: "%[2]s"
+  tokens: [{name: bounded, token: %[9]s, destinations: [bounded]}, %[3]s]
+  admin_tokens: [%[10]s]
 store: {path: %[4]q}
 egress: {resolve: {good.test: 127.0.0.81, bad.test: 127.0.0.82}}
 defaults:
@@ -32,6 +42,7 @@ defaults:
 destinations:
   sent: {url: "https://good.test/sent", tls: {ca_file: %[6]q}, events: ["sent.*"], forward_path: true, forward_headers: [X-Team]}
   unsent: {url: "https://bad.test/unsent", tls: {ca_file: %[5]q}, events: ["unsent.*"]}
+  bounded: {url: "https://good.test/bounded", tls: {ca_file: %[6]q}}
   tried: {url: "https://good.test/tried?token=canary-5e1f", tls: {ca_file: %[6]q}}
   untried: {url: "https://bad.test/untried", tls: {ca_file: %[5]q}, auth: {bearer: {token: canary-77aa21}}}
   listed: {url: "https://good.test/listed", tls: {ca_file: %[6]q}, events: ["listed.*"]}
@@ -40,7 +51,8 @@ destinations:
   broken: {url: "https://bad.test/broken", tls: {ca_file: %[5]q}}
   bulk: {url: "https://bad.test/bulk", tls: {ca_file: %[5]q}}
   off: {url: "https://bad.test/off", enabled: false}
-`, filepath.Join(dir, "in.sock"), admin, scriptToken, filepath.Join(dir, "data"), bad.caFile, good.caFile, good.secret, bad.secret))
+`, filepath.Join(dir, "in.sock"), admin, scriptToken, filepath.Join(dir, "data"), bad.caFile, good.caFile, good.secret, bad.secret,
+		scriptBounded, scriptAdminToken))
 	relay := startPostern(t, admin, "run", "--config", config)
 	t.Cleanup(func() { relay.stop(t) }) // after the scripts, which run at the same time
 	testscript.Run(t, testscript.Params{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,8 +22,9 @@ const (
 	exitFailed  = 1 // the command ran and what it was asked for did not succeed
 	exitUsage   = 2 // the command line or the config file is wrong
 	exitLocked  = 3 // another process uses the data folder
-	exitDamaged = 4 // the store is damaged; nothing was served
+	exitDamaged = 4 // the store is damaged, or a restore into it was cut off; nothing was served
 	exitBroken  = 5 // the store failed while running; restart after a look at the disk
+	exitKey     = 6 // the store needs another encryption key; nothing was touched
 )
 
 // program is what the commands share: the world outside the process.
@@ -35,6 +37,8 @@ type program struct {
 	admin          string // address of the admin listener; empty means that of the config
 	adminTokenFile string // file with its token; empty means none
 	json           bool
+
+	configurable []*cobra.Command // those with --config
 }
 
 // usageError marks an error as the caller's: exit code 2.
@@ -67,7 +71,7 @@ See how it does:                          postern stats`,
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		return usageError{fmt.Errorf("%s; see %s --help", flagError(err), cmd.CommandPath())}
 	})
 	root.PersistentFlags().BoolVar(&p.json, "json", false, "print JSON for scripts")
 	for _, g := range []struct {
@@ -78,7 +82,8 @@ See how it does:                          postern stats`,
 		{"try", "Post and try:", []*cobra.Command{p.sendCommand(), p.testCommand(), p.renderCommand()}},
 		{"see", "See:", []*cobra.Command{p.statsCommand(), p.listCommand(), p.showCommand(), p.tailCommand()}},
 		{"steer", "Steer:", []*cobra.Command{p.replayCommand(), p.retryCommand(), p.cancelCommand(), p.pauseCommand(), p.resumeCommand()}},
-		{"tools", "Tools:", []*cobra.Command{p.secretCommand(), p.verifyCommand(), p.healthcheckCommand(), p.versionCommand()}},
+		{"keep", "Keep:", []*cobra.Command{p.backupCommand(), p.restoreCommand(), p.storeCommand()}},
+		{"tools", "Tools:", []*cobra.Command{p.doctorCommand(), p.secretCommand(), p.verifyCommand(), p.healthcheckCommand(), p.versionCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 		for _, cmd := range g.commands {
@@ -87,9 +92,47 @@ See how it does:                          postern stats`,
 		root.AddCommand(g.commands...)
 	}
 	root.AddCommand(p.demoRelayCommand())
+	inOurWords(root)
 	root.SetHelpCommandGroupID("tools")
 	root.SetCompletionCommandGroupID("tools")
 	return root
+}
+
+// flagError is what is wrong with a flag, without an argument that is none: that may be a secret, as all keys in PEM begin
+// with a hyphen.
+func flagError(err error) string {
+	text := err.Error()
+	if strings.HasPrefix(text, "bad flag syntax: ") {
+		return "bad flag syntax"
+	}
+	if before, word, ok := strings.Cut(text, " in -"); ok && len(word) > 2 && strings.HasPrefix(text, "unknown shorthand flag: ") {
+		return before
+	}
+	return text
+}
+
+// inOurWords has a command and those below it say how they are used where there are too many arguments or too few.
+// The arguments are not repeated: one may be a secret.
+func inOurWords(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			err := check(cmd, args)
+			if err == nil || isUnknownCommand(err) {
+				return err
+			}
+			number := fmt.Sprintf("there are %d arguments", len(args))
+			switch len(args) {
+			case 0:
+				number = "an argument is missing"
+			case 1:
+				number = "there is 1 argument"
+			}
+			return usageError{fmt.Errorf("%s; write %s; see %s --help", number, strings.TrimSuffix(cmd.UseLine(), " [flags]"), cmd.CommandPath())}
+		}
+	}
+	for _, below := range cmd.Commands() {
+		inOurWords(below)
+	}
 }
 
 // configFlag adds --config to a command; the environment's POSTERN_CONFIG is its default.
@@ -99,6 +142,12 @@ func (p *program) configFlag(cmd *cobra.Command) {
 		path = "postern.yaml"
 	}
 	cmd.Flags().StringVarP(&p.configPath, "config", "c", path, "config file; POSTERN_CONFIG sets the default")
+	p.configurable = append(p.configurable, cmd)
+}
+
+// configNamed reports whether somebody has said which the config file is.
+func (p *program) configNamed() bool {
+	return p.getenv("POSTERN_CONFIG") != "" || slices.ContainsFunc(p.configurable, func(cmd *cobra.Command) bool { return cmd.Flags().Changed("config") })
 }
 
 // getenv returns the last value of a variable, as the operating system would.
@@ -122,6 +171,7 @@ func (p *program) exitCode(err error) int {
 		usage   usageError
 		faults  config.ErrorList
 		damaged *badgerstore.DamageError
+		wrong   *badgerstore.KeyError
 	)
 	hasFaults := errors.As(err, &faults)
 	switch {
@@ -129,8 +179,10 @@ func (p *program) exitCode(err error) int {
 		code = exitUsage
 	case errors.Is(err, badgerstore.ErrLocked):
 		code = exitLocked
-	case errors.As(err, &damaged):
+	case errors.As(err, &damaged), errors.Is(err, badgerstore.ErrRestoring):
 		code = exitDamaged
+	case errors.As(err, &wrong):
+		code = exitKey
 	case errors.Is(err, store.ErrBroken):
 		code = exitBroken
 	}
@@ -148,8 +200,7 @@ func (p *program) exitCode(err error) int {
 // isUnknownCommand recognises cobra's own complaints about the command line, for which it has no type.
 func isUnknownCommand(err error) bool {
 	text := err.Error()
-	return strings.HasPrefix(text, "unknown command") || strings.HasPrefix(text, "accepts ") ||
-		strings.HasPrefix(text, "requires at least ") || strings.HasPrefix(text, "required flag")
+	return strings.HasPrefix(text, "unknown command") || strings.HasPrefix(text, "required flag")
 }
 
 // printJSON writes v as one indented JSON document.

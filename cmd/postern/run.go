@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,6 +23,13 @@ import (
 // memoryLimit makes the collector work harder rather than let a sidecar grow: compactions of the store allocate
 // and drop tens of megabytes each. It is a soft limit, in bytes; GOMEMLIMIT in the environment sets another.
 const memoryLimit = 128 << 20
+
+// limitMemory sets the limit for this process.
+func (p *program) limitMemory() {
+	if p.getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
 
 // runOptions is what the command line says about one running relay.
 type runOptions struct {
@@ -44,8 +52,8 @@ nothing and is told in the log. See docs/operations.md for what cannot change wi
 SIGTERM or Ctrl-C stops accepting, lets the attempts in flight finish within --drain, and exits 0; what is
 left is delivered after the next start. A second signal ends the process at once, which loses nothing either.
 
-Exit codes: 1 failed, 2 wrong command line or config, 3 the data folder is in use, 4 the store is damaged,
-5 the disk failed while running.`,
+Exit codes: 1 failed, 2 wrong command line or config, 3 the data folder is in use, 4 the store is damaged or a
+restore into it was cut off, 5 the disk failed while running, 6 the store needs another encryption key.`,
 		Example: "  postern run --config postern.yaml\n  POSTERN_STORE_PATH=/data postern run",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -80,9 +88,7 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	current := zap.NewAtomicLevelAt(level)
 	log := newLogger(p.stderr, cfg.Log.Format, current)
 	defer func() { _ = log.Sync() }() // a terminal or a pipe has nothing to sync, and says so
-	if p.getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
+	p.limitMemory()
 	version, commit := versionOf(debug.ReadBuildInfo())
 	log.Info("starting", zap.String("version", version), zap.String("commit", commit),
 		zap.String("config", p.configPath), zap.Int("destinations", len(plan.Destinations())))
@@ -90,6 +96,13 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	for _, w := range cfg.Warnings() {
 		log.Warn("config", zap.String("place", w.File), zap.Int("line", w.Line), zap.String("reason", w.Msg))
 	}
+
+	sockets, err := inheritedSockets(log)
+	if err != nil {
+		return usageError{err}
+	}
+	boss := supervisor{log.Named("supervisor")}
+	boss.say("STATUS=opening the store")
 
 	// What Badger creates would otherwise be readable by everyone (T33).
 	syscall.Umask(0o077)
@@ -102,6 +115,7 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 		MinFree:    int64(cfg.Store.MinFree),
 		MaxPending: int64(cfg.Store.MaxPending),
 		AcceptLoss: o.acceptLoss,
+		Keys:       plan.StoreKeys(),
 		Log:        log.Named("store"),
 		Metrics:    registry,
 	})
@@ -115,11 +129,22 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	}()
 
 	r := &relay.Relay{
-		Plan: plan, Store: st, Drain: o.drain, Log: log, Level: &current, Hangups: hangups, Follow: true, Version: version,
-		Metrics: registry,
+		Plan: plan, Store: st, Backups: st, Drain: o.drain, Log: log, Level: &current, Hangups: hangups, Follow: true, Version: version,
+		Metrics: registry, Sockets: sockets,
 	}
-	if err := r.Run(ctx); err != nil {
+	r.OnPhase = func(phase relay.Phase) { boss.phase(phase, r.LastReload()) }
+	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // the drain is watched as well
+	var watchdog sync.WaitGroup
+	watchdog.Go(func() { boss.watch(watching, r.Alive) })
+	watchdog.Go(p.dumpOn(watching))
+	err = r.Run(ctx)
+	unwatch()
+	watchdog.Wait()
+	if err != nil {
 		log.Error("stopped", zap.Error(err))
+		if _, ok := errors.AsType[*relay.ConfigError](err); ok {
+			return usageError{err}
+		}
 		return err
 	}
 	log.Info("stopped")

@@ -157,6 +157,8 @@ func took(seconds float64) string {
 		return fmt.Sprintf("%.0fms", ms)
 	case seconds < 100:
 		return fmt.Sprintf("%.1fs", seconds)
+	case seconds < 600: // so that it is seen which of two is longer
+		return fmt.Sprintf("%.1fm", seconds/60)
 	}
 	return span(time.Duration(seconds * float64(time.Second)))
 }

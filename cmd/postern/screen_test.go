@@ -61,7 +61,7 @@ func TestNumbersForPeople(t *testing.T) {
 		{span(time.Hour), "1h"}, {span(48*time.Hour - 1), "47h"}, {span(48 * time.Hour), "2d"},
 		{s.age(now), "0s ago"}, {s.age(now.Add(-90 * time.Second)), "1m ago"}, {s.age(now.Add(2 * time.Hour)), "in 2h"},
 		{s.age(now.Add(time.Millisecond)), "0s ago"}, {s.age(time.Time{}), ""},
-		{took(0), "0"}, {took(0.00123), "1.2ms"}, {took(0.0123), "12ms"}, {took(1.25), "1.2s"}, {took(99.9), "99.9s"}, {took(600), "10m"},
+		{took(0), "0"}, {took(0.00123), "1.2ms"}, {took(0.0123), "12ms"}, {took(1.25), "1.2s"}, {took(99.9), "99.9s"}, {took(114), "1.9m"}, {took(600), "10m"},
 		{size(0), "0 bytes"}, {size(1), "1 byte"}, {size(9999), "9999 bytes"}, {size(10_240), "10 KiB"}, {size(16 << 20), "16 MiB"},
 		{count(1, "delivery"), "1 delivery"}, {count(2, "delivery"), "2 deliveries"}, {count(0, "more line"), "0 more lines"},
 		{percent(0), "0%"}, {percent(1), "100%"}, {percent(0.5), "50%"}, {percent(0.99999), "99.9%"}, {percent(0.00001), "0.1%"}, {percent(0.985), "98.5%"},
@@ -136,7 +136,7 @@ func TestHostileRecordsCannotSteerTheTerminal(t *testing.T) {
 	s.tailReload(admin.Reload{Error: hostile})
 	s.tailReload(admin.Reload{OK: true, Changed: []string{hostile}})
 	s.overview(admin.Overview{
-		Now: now, Version: hostile, Store: admin.StoreState{Full: hostile}, Reload: &admin.Reload{Error: hostile},
+		Now: now, Version: hostile, Store: admin.StoreState{Full: hostile}, HTTPS: admin.HTTPSState{Trouble: hostile}, Reload: &admin.Reload{Error: hostile},
 		Destinations: []admin.Destination{destination, {Name: hostile}},
 	})
 	(&follower{program: p, screen: s, standing: map[string]string{}}).destination(destination)

@@ -7,12 +7,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/postern-relay/postern/relay/sign"
+	"github.com/postern-relay/postern/store"
 )
+
+// storeKind is the kind of secret that the store is encrypted with.
+const storeKind = "store"
 
 func (p *program) secretCommand() *cobra.Command {
 	secret := &cobra.Command{
 		Use:   "secret",
-		Short: "Make secrets for signing",
+		Short: "Make secrets: for signing, and for the store",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -36,15 +40,21 @@ environment or a file. Of a key pair the receiver gets the public half alone, wh
   rfc9421-hmac     sign: rfc9421: secret       base64: and base64
   rfc9421-ed25519  sign: rfc9421: secret       PEM; for the receiver PEM
   rfc9421-ecdsa    sign: rfc9421: secret       the same, on P-256
+  store            store: encryption_key       base64; for no receiver
 
 The profile svix takes the kinds standard and ed25519.`,
 		Example: `  postern secret new
   postern secret new --kind rfc9421-ed25519 --json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			key, err := sign.NewKey(kind)
-			if err != nil {
-				return usageError{err}
+			key := sign.Key{Kind: kind}
+			if kind == storeKind {
+				key.Secret = store.NewKey().Text()
+			} else {
+				var err error
+				if key, err = sign.NewKey(kind); err != nil {
+					return usageError{fmt.Errorf("%w, %s", err, storeKind)}
+				}
 			}
 			if p.json {
 				return p.printJSON(key)
@@ -58,6 +68,8 @@ The profile svix takes the kinds standard and ed25519.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&kind, "kind", "standard", "kind of secret: "+strings.Join(sign.Kinds(), ", "))
+	kinds := append(sign.Kinds(), storeKind)
+	cmd.Flags().StringVar(&kind, "kind", "standard", "kind of secret: "+strings.Join(kinds, ", "))
+	p.completeFlag(cmd, "kind", fixed(kinds))
 	return cmd
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/term"
 
+	"github.com/postern-relay/postern/relay"
 	"github.com/postern-relay/postern/relay/admin"
 )
 
@@ -53,8 +54,8 @@ With --wait it goes on to wait for the deliveries, and exit code 0 means that al
 has failed, or is still pending after that time. A pending one goes on.
 
 The address is that of --ingest, else listen.ingest of the config file. The token, where one is wanted, is that of
---token-file, else of the environment variable ` + envIngestToken + `, else the first of listen.tokens of the config file. There
-is deliberately no flag for the token itself.`,
+--token-file, else of the environment variable ` + envIngestToken + `, else the first of listen.tokens of the config file that
+may post it. There is deliberately no flag for the token itself.`,
 		Example: `  postern send alerts --data '{"severity": "high"}'
   postern send --event order.paid --file order.json --idempotency-key order-7 --wait 10s
   jq .order order.json | postern send orders`,
@@ -189,7 +190,7 @@ func (p *program) ingest(f sendFlags) (address, token string, err error) {
 		return "", "", usageError{errors.New("listen.ingest of the config has a fault; name the address by --ingest")}
 	}
 	if token == "" && !cfg.Faulty("listen.tokens") {
-		token = firstToken(cfg.Listen.Tokens)
+		token = relay.PostToken(cfg, f.destination, f.event).Reveal()
 	}
 	return cfg.Listen.Ingest, token, nil
 }

@@ -151,6 +151,9 @@ func (s *screen) overview(o admin.Overview) {
 	if o.Store.Full != "" {
 		s.line(s.bad.Render("takes no messages: " + clean(o.Store.Full)))
 	}
+	if o.HTTPS.Trouble != "" {
+		s.line(s.bad.Render("listen.https: " + clean(o.HTTPS.Trouble)))
+	}
 	if o.Reload != nil && !o.Reload.OK {
 		s.line(s.bad.Render("config not reloaded " + s.age(o.Reload.At) + ": " + clean(o.Reload.Error)))
 	}

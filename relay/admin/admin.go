@@ -35,16 +35,17 @@ import (
 // Handler answers on the admin listener. Set its fields before its first request; it may then serve any number at a
 // time. What is called required is required by the API only: health needs none of it.
 type Handler struct {
-	// Ready returns why new messages should not be sent here now, for a person to read; nothing if they may. It is
-	// called for each request for /readyz, must not block, and its texts go to anybody who can reach the listener.
-	// nil means always ready.
-	Ready func() []string
+	// Full returns why no messages are taken now, and HTTPS what keeps apps on other hosts from posting, for a person to
+	// read; nothing if all is well. With either the relay is not ready. They are called for each request for /readyz, must
+	// not block, and their texts go to anybody who can reach the listener. nil means that all is well.
+	Full, HTTPS func() []string
 
 	Records    Records          // history; required
 	Steering   Steering         // destinations; required
 	Deliveries DeliverySteering // required
 	Trials     Trials           // required
 	Reloads    Reloader         // required
+	Backups    store.Backuper   // nil refuses to make any
 
 	Activity *Activity // of the last hour; nil shows an hour without any
 	Changes  *Changes  // what the stream of events tells; nil tells nothing

@@ -38,6 +38,7 @@ func TestEveryOperationAnswersAsDescribed(t *testing.T) {
 	a := newAPI(t)
 	delivered, failed, pending, gone := populate(t, a)
 	a.relay.held["retired"] = admin.HeldNotInConfig
+	a.Backups = newCopies("x")
 	a.relay.attempt = store.Attempt{
 		StartedAt: epoch(), Took: time.Second, Class: store.ClassStatus, Status: 503, Request: sent(), RetryHint: time.Minute,
 	}
@@ -68,6 +69,7 @@ func TestEveryOperationAnswersAsDescribed(t *testing.T) {
 		{"POST", "/deliveries/" + pending.ID.String() + "/cancel", `{"reason":"not wanted"}`},
 		{"GET", "/deliveries/" + pending.ID.String(), ""},
 		{"POST", "/reload", ""},
+		{"POST", "/backup", `{"include_keys":true}`},
 		{"GET", "/overview", ""},
 		{"GET", "/openapi.json", ""},
 	} {

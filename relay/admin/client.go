@@ -13,7 +13,9 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -26,6 +28,9 @@ const (
 
 // ErrAddress says that a text is not the address of a listener.
 var ErrAddress = errors.New("not an address; want host:port or unix:///path")
+
+// ErrCut says that the relay, or what is between, has ended the connection in the middle.
+var ErrCut = errors.New("the connection ended before the whole answer was there")
 
 // Client asks a relay through its admin listener. It uses no proxy and follows no redirect. Its methods may be called
 // from several goroutines. What the relay refuses is a *Refusal; a malformed Address is ErrAddress.
@@ -51,7 +56,17 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return r.Detail }
 
-// Health asks whether the relay is ready. It returns nil if so, else an error with the reasons or with what was wrong
+// NotReady is why a relay is not ready, for a person to read.
+type NotReady struct {
+	Full  []string // why it takes no messages now; nothing if it does
+	HTTPS []string // what keeps apps on other hosts from posting
+}
+
+func (e *NotReady) Error() string {
+	return "not ready: " + strings.Join(slices.Concat(e.Full, e.HTTPS), "; ")
+}
+
+// Health asks whether the relay is ready. It returns nil if so, a *NotReady with the reasons if not, or else what was wrong
 // with the answer.
 func (c Client) Health(ctx context.Context) error {
 	status, body, err := c.do(ctx, healthTimeout, http.MethodGet, readyPath, nil)
@@ -74,7 +89,8 @@ func judgeHealth(status int, body []byte) error {
 	case status == http.StatusOK && answer.Status == statusReady:
 		return nil
 	case status == http.StatusServiceUnavailable && len(answer.Reasons) > 0:
-		return fmt.Errorf("not ready: %s", strings.Join(answer.Reasons, "; "))
+		full := slices.DeleteFunc(answer.Reasons, func(reason string) bool { return slices.Contains(answer.HTTPS, reason) })
+		return &NotReady{Full: full, HTTPS: answer.HTTPS}
 	default:
 		return fmt.Errorf("the answer has the status %d and does not say ready; check the address", status)
 	}
@@ -209,7 +225,10 @@ func dialTarget(address string) (network, dialed, host string, err error) {
 		return "unix", path, "localhost", nil
 	}
 	name, port, err := net.SplitHostPort(address)
-	if err != nil || port == "" || strings.Contains(name, "/") {
+	if err != nil || strings.Contains(name, "/") {
+		return "", "", "", ErrAddress
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil { // as in https://host
 		return "", "", "", ErrAddress
 	}
 	if ip, err := netip.ParseAddr(name); name == "" || err == nil && ip.IsUnspecified() {
@@ -226,6 +245,9 @@ func dialTarget(address string) (network, dialed, host string, err error) {
 func failure(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+		return ErrCut
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err

@@ -242,6 +242,29 @@ func FuzzEvents(f *testing.F) {
 	})
 }
 
+func TestClientTellsACut(t *testing.T) {
+	for _, piece := range []string{"", "{"} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if piece != "" {
+				w.Header().Set("Content-Length", "1000")
+				w.Header().Set("Postern-Backup-Counts", "{}")
+				_, _ = io.WriteString(w, piece)
+				_ = http.NewResponseController(w).Flush()
+			}
+			panic(http.ErrAbortHandler)
+		}))
+		defer server.Close()
+		c := admin.Client{Address: server.Listener.Addr().String()}
+		_, err := c.Overview(t.Context())
+		_, _, backup := c.Backup(t.Context(), false, io.Discard)
+		for what, err := range map[string]error{"overview": err, "backup": backup} {
+			if !errors.Is(err, admin.ErrCut) || strings.Contains(err.Error(), "EOF") {
+				t.Errorf("%s cut off behind %q: got %v, want ErrCut", what, piece, err)
+			}
+		}
+	}
+}
+
 func TestClientTellsOtherServers(t *testing.T) {
 	var body atomic.Value
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -276,10 +276,12 @@ func refused(err error) error {
 		status, detail = http.StatusConflict, "the delivery is not in a state for that, or has changed meanwhile; look at it again"
 	case errors.Is(err, store.ErrTooLarge):
 		status, detail = http.StatusConflict, "the delivery has had as many rounds as there can be; post the message anew"
+	case errors.Is(err, store.ErrBusy):
+		status, detail = http.StatusConflict, "another one is being made; try again when it is done"
 	case errors.Is(err, store.ErrBacklog):
 		status, detail = http.StatusTooManyRequests, "too many deliveries are pending (store.max_pending); try again when there are fewer"
 	case errors.Is(err, store.ErrNoSpace):
-		status, detail = http.StatusInsufficientStorage, "free disk space is below the reserve (store.min_free); make room and try again"
+		status, detail = http.StatusInsufficientStorage, "free disk space is below the reserve; make room on the disk of store.path, and try again"
 	case errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrBroken):
 		status, detail = http.StatusServiceUnavailable, "Postern is stopping or its store has failed; try again after the next start"
 	default:

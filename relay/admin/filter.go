@@ -3,6 +3,7 @@ package admin
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -47,6 +48,16 @@ func (h *Handler) filter(f DeliveryFilter) (store.Filter, error) {
 		return out, err
 	}
 	return out, nil
+}
+
+// ReadFilter reads a filter as the API does, for who has a store that no relay works on. now is what durations count back
+// from. The error says what is wrong.
+func ReadFilter(f DeliveryFilter, now time.Time) (store.Filter, error) {
+	out, err := (&Handler{Now: func() time.Time { return now }}).filter(f)
+	if fault, ok := errors.AsType[*problem.Error](err); ok {
+		err = errors.New(fault.Detail)
+	}
+	return out, err
 }
 
 func (h *Handler) state(text string) (store.State, error) {

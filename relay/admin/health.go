@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"slices"
 )
 
 // Paths of the answers about health.
@@ -13,7 +14,8 @@ const (
 // health is the answer about health.
 type health struct {
 	Status  string   `json:"status"`
-	Reasons []string `json:"reasons,omitempty"`
+	Reasons []string `json:"reasons,omitempty"` // all of them
+	HTTPS   []string `json:"https,omitempty"`   // those of Reasons that keep away apps on other hosts only
 }
 
 const (
@@ -29,15 +31,16 @@ func (h *Handler) health(w http.ResponseWriter, r *http.Request) error {
 	if r.URL.Path == livePath {
 		return write(w, http.StatusOK, health{Status: statusAlive})
 	}
-	if reasons := h.unready(); len(reasons) > 0 {
-		return write(w, http.StatusServiceUnavailable, health{Status: statusNotReady, Reasons: reasons})
+	https := texts(h.HTTPS)
+	if reasons := slices.Concat(texts(h.Full), https); len(reasons) > 0 {
+		return write(w, http.StatusServiceUnavailable, health{Status: statusNotReady, Reasons: reasons, HTTPS: https})
 	}
 	return write(w, http.StatusOK, health{Status: statusReady})
 }
 
-func (h *Handler) unready() []string {
-	if h.Ready == nil {
+func texts(of func() []string) []string {
+	if of == nil {
 		return nil
 	}
-	return h.Ready()
+	return of()
 }

@@ -2,11 +2,13 @@ package admin_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,7 +36,7 @@ func TestHealth(t *testing.T) {
 		{"a path below", "GET", "/readyz/", nil, 404, "nothing at this path"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			server := httptest.NewServer(&admin.Handler{Ready: func() []string { return tc.reasons }})
+			server := httptest.NewServer(&admin.Handler{Full: func() []string { return tc.reasons }})
 			defer server.Close()
 			req, err := http.NewRequestWithContext(t.Context(), tc.method, server.URL+tc.path, nil)
 			if err != nil {
@@ -87,7 +89,10 @@ func listen(t testing.TB, network, address string) net.Listener {
 
 func TestHealthClient(t *testing.T) {
 	ready := &admin.Handler{}
-	unready := &admin.Handler{Ready: func() []string { return []string{"stopping", "the disk is full"} }}
+	unready := &admin.Handler{
+		Full:  func() []string { return []string{"stopping", "the disk is full"} },
+		HTTPS: func() []string { return []string{"no certificate"} },
+	}
 
 	tcp := listen(t, "tcp", "127.0.0.1:0")
 	serve(t, tcp, ready)
@@ -115,13 +120,14 @@ func TestHealthClient(t *testing.T) {
 		{"all IPv4 addresses are asked on loopback", "0.0.0.0:" + port, ""},
 		{"all addresses are asked on loopback", ":" + port, ""},
 		{"a socket", "unix://" + socket, ""},
-		{"not ready tells the reasons", refusing.Addr().String(), "not ready: stopping; the disk is full"},
+		{"not ready tells the reasons", refusing.Addr().String(), "not ready: stopping; the disk is full; no certificate"},
 		{"another server", foreign.Addr().String(), "is not of Postern"},
 		{"a redirect is not followed", redirecting.Addr().String(), "the status 302"},
 		{"another kind of ready", odd.Addr().String(), "does not say ready"},
 		{"nobody", nobody.Addr().String(), "connection refused"},
 		{"no socket", "unix:///nowhere/admin.sock", "no such file"},
 		{"no port", "127.0.0.1", "want host:port"},
+		{"a URL", "https://127.0.0.1", "want host:port"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := (admin.Client{Address: tc.address}).Health(t.Context())
@@ -136,6 +142,13 @@ func TestHealthClient(t *testing.T) {
 			}
 		})
 	}
+	t.Run("what keeps away other hosts only is told apart", func(t *testing.T) {
+		err := (admin.Client{Address: refusing.Addr().String()}).Health(t.Context())
+		unready, ok := errors.AsType[*admin.NotReady](err)
+		if !ok || !slices.Equal(unready.Full, []string{"stopping", "the disk is full"}) || !slices.Equal(unready.HTTPS, []string{"no certificate"}) {
+			t.Errorf("got %+v, %v", unready, err)
+		}
+	})
 	t.Run("a context that has ended", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

@@ -16,12 +16,14 @@ const (
 	replayPath       = apiPath + "/replay"
 	reloadPath       = apiPath + "/reload"
 	eventsPath       = apiPath + "/events"
+	backupPath       = apiPath + "/backup"
 )
 
 // How long a request may take that takes longer than others, at both ends.
 const (
 	testTimeout   = 11 * time.Minute // longer than a destination's timeout can be
 	replayTimeout = maxReplayTime + time.Minute
+	backupTimeout = time.Hour // to make one
 )
 
 // operations returns the API.
@@ -103,6 +105,13 @@ func operations() []operation {
 			summary: "Read the config file again and put it into effect.",
 			detail:  "A file with faults changes nothing; the problem lists them all in the member errors.",
 		}, (*Handler).reload)),
+
+		sending(operation{
+			id: "backup", method: post, path: backupPath, media: rawType, refusals: []int{409, 501, 507}, lasts: backupTimeout,
+			summary: "A copy of all that is stored at this moment, as a download for postern restore.",
+			detail: "It is made whole on the relay's disk before the first byte is sent. The header Postern-Backup-Counts says what is in " +
+				"it (BackupCounts, in JSON). One that ends early is refused by a restore.",
+		}, (*Handler).backup),
 
 		writing(operation{
 			id: "streamEvents", method: get, path: eventsPath, media: eventsType, refusals: []int{503},

@@ -20,6 +20,8 @@ type Overview struct {
 	Reload *Reload `json:"reload" jsonschema:"nullable"`
 	// Store tells whether messages are taken.
 	Store StoreState `json:"store"`
+	// HTTPS tells whether apps on other hosts get through to listen.https.
+	HTTPS HTTPSState `json:"https"`
 	// Destinations by name.
 	Destinations []Destination `json:"destinations"`
 }
@@ -30,6 +32,12 @@ type StoreState struct {
 	Full string `json:"full"`
 }
 
+// HTTPSState tells whether apps on other hosts get through to listen.https.
+type HTTPSState struct {
+	// Trouble is why some of them do not, for a person, such as a certificate that has expired; empty if nothing is known.
+	Trouble string `json:"trouble"`
+}
+
 func (h *Handler) overview(ctx context.Context, _ input[none, none]) (Overview, error) {
 	list, err := h.destinations(ctx)
 	if err != nil {
@@ -37,7 +45,8 @@ func (h *Handler) overview(ctx context.Context, _ input[none, none]) (Overview, 
 	}
 	out := Overview{
 		Now: instant(h.now()), Version: h.Version, StartedAt: instant(h.StartedAt), Pending: h.Records.Pending(),
-		Store: StoreState{Full: strings.Join(h.unready(), "; ")}, Destinations: append([]Destination{}, list...),
+		Store: StoreState{Full: strings.Join(texts(h.Full), "; ")}, HTTPS: HTTPSState{Trouble: strings.Join(texts(h.HTTPS), "; ")},
+		Destinations: append([]Destination{}, list...),
 	}
 	if last := h.Reloads.LastReload(); last != nil {
 		shown := last.normal()

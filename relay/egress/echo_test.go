@@ -1,6 +1,7 @@
 package egress_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/postern-relay/postern/relay/egress"
+	"github.com/postern-relay/postern/store"
 )
 
 // TestSecretsComeBackInNoOtherForm sends to receivers that repeat a part of a credential, or write it in their own way.
@@ -48,6 +50,16 @@ func TestSecretsComeBackInNoOtherForm(t *testing.T) {
 		{"a key with a scheme", func(o *egress.Options) {
 			o.Auth.APIKey = &egress.APIKey{Header: "Authorization", Value: "ApiKey " + secret}
 		}, "wrong key: " + secret},
+		{"in the URL of another language, with a plus for each space", func(o *egress.Options) {
+			o.Auth.Basic = &egress.Basic{Username: "u", Password: "canary ry/S3cret x"}
+		}, "/login?from=canary+ry%2fS3cret+x"},
+		{"in hexadecimal", bearer, "63616e6172792b72792f5333637265743d78"},
+		{"a header of the app's", func(o *egress.Options) {
+			o.ForwardHeader, o.Messages = []string{"X-App-Token"}, appMessage{header: secret}
+		}, `{"error":"no such token: ` + secret + `"}`},
+		{"a parameter of the app's", func(o *egress.Options) {
+			o.ForwardPath, o.Messages = true, appMessage{path: "/a?api_key=canary%2Bry%2FS3cret&v=1"}
+		}, "no such key: canary+ry/S3cret"},
 		{"encoded by a template", func(o *egress.Options) {
 			o.Secrets, o.Body, o.ContentType = []string{secret}, `{"a":"{{ base64 "u:`+secret+`" }}"}`, "application/json"
 		}, ""},
@@ -63,11 +75,20 @@ func TestSecretsComeBackInNoOtherForm(t *testing.T) {
 				t.Fatal(err)
 			}
 			whole := string(text) + string(a.Body) + string(a.Request.Body)
-			for _, part := range []string{"canary", "S3cret", "FuYXJ5", "NhbmFy", "jYW5hcn"} { // the last three in base64
+			for _, part := range []string{"canary", "S3cret", "FuYXJ5", "NhbmFy", "jYW5hcn", "63616e"} { // the last ones in base64 and hexadecimal
 				if strings.Contains(whole, part) {
 					t.Errorf("%s is in %s and in %s", part, a.Body, whole)
 				}
 			}
 		})
 	}
+}
+
+// appMessage is a store whose messages came with a credential of the app's own.
+type appMessage struct{ header, path string }
+
+func (m appMessage) Load(ctx context.Context, id store.MessageID) (store.Message, []byte, error) {
+	found, body, err := messages{}.Load(ctx, id)
+	found.Path, found.Header = m.path, []store.Field{{Name: "X-App-Token", Value: m.header}}
+	return found, body, err
 }

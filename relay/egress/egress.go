@@ -112,9 +112,9 @@ type Options struct {
 	// the message's own is sent on.
 	Tracer func() oteltrace.Tracer
 
-	Messages store.Loader     // may be nil until Bind
+	Messages store.Loader     // may be nil only in a Sender that never sends what is in a store
 	Now      func() time.Time // wall clock; nil means time.Now
-	Log      *zap.Logger      // nil logs nothing
+	Log      *zap.Logger      // with the destination's name; nil logs nothing
 }
 
 // Header is one header field of a request. Its value may be a secret: it is never logged, and recorded only in so far as
@@ -205,8 +205,9 @@ func New(o Options) (*Sender, error) {
 	if len(s.secrets) > 0 {
 		s.overread = 2 * len(s.secrets[0]) // it may have escapes that we would not write
 	}
+	s.overread = max(s.overread, 2*s.longestOfApp())
 	if o.Auth.OAuth2 != nil {
-		s.tokens = newTokens(*o.Auth.OAuth2, o.UserAgent, s.secrets)
+		s.tokens = newTokens(*o.Auth.OAuth2, o.UserAgent, s.secrets, o.Log)
 		s.overread = max(s.overread, maxToken)
 	}
 	size := max(s.kept+1+s.overread, minRead)
@@ -232,22 +233,6 @@ func (e *OptionError) Unwrap() error { return e.Err }
 
 func optionError(option, format string, args ...any) *OptionError {
 	return &OptionError{option, fmt.Errorf(format, args...)}
-}
-
-// Bind returns a Sender with the same options that reads messages from messages, takes the time from now and logs
-// to log; a nil one of them stays as it was.
-func (s *Sender) Bind(messages store.Loader, now func() time.Time, log *zap.Logger) *Sender {
-	bound := *s
-	if messages != nil {
-		bound.opt.Messages = messages
-	}
-	if now != nil {
-		bound.opt.Now = now
-	}
-	if log != nil {
-		bound.opt.Log = log
-	}
-	return &bound
 }
 
 // CheckMethod reports whether a destination may use the method.

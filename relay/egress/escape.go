@@ -150,3 +150,15 @@ func inBase64(texts []string) []string {
 	}
 	return all
 }
+
+// inHex returns each text of at least minSecret bytes as it is written in hexadecimal, in small letters and in capitals.
+func inHex(texts []string) []string {
+	var all []string
+	for _, text := range texts {
+		if len(text) >= minSecret {
+			coded := hex.EncodeToString([]byte(text))
+			all = append(all, coded, strings.ToUpper(coded))
+		}
+	}
+	return all
+}

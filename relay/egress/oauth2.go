@@ -6,18 +6,26 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 )
 
 // OAuth2 obtains tokens by client credentials (RFC 6749, section 4.4) and sends them as bearer tokens (RFC 6750,
 // section 2.1). A token is kept in memory until shortly before its end: a tenth of its life, and a minute at most.
 // Attempts that need one at the same time share one request for it.
+//
+// Of several secrets the first is used until the endpoint refuses the client (RFC 6749, section 5.2, invalid_client); then
+// the request is made again with the next one, once with each, and the one that is taken stays in use.
 type OAuth2 struct {
-	ClientID     string   // required
-	ClientSecret string   // secret; required
-	TokenURL     *url.URL // of the token endpoint; required; as guard.ParseURL returned it
-	Scopes       []string // to ask for, each by RFC 6749, section 3.3; empty asks for none and leaves it to the server
-	Audience     string   // to ask for, as the parameter audience; empty sends none
-	SecretIn     string   // where id and secret are sent, SecretInHeader or SecretInBody; empty means SecretInHeader
+	ClientID      string   // required
+	ClientSecrets []string // secrets; at least one, none twice; the order is that of use
+	TokenURL      *url.URL // of the token endpoint; required; as guard.ParseURL returned it
+	Scopes        []string // to ask for, each by RFC 6749, section 3.3; empty asks for none and leaves it to the server
+	Audience      string   // to ask for, as the parameter audience; empty sends none
+	SecretIn      string   // where id and secret are sent, SecretInHeader or SecretInBody; empty means SecretInHeader
+
+	// Refused is called when the endpoint has refused the client with the secret in use and another one is left to try. It
+	// must not block; nil means nobody is told. The log has a line when another secret is taken.
+	Refused func()
 
 	// Client is made by guard.NewClient; it may be nil only in a Sender that never sends. Redirects are not followed,
 	// whatever its CheckRedirect says.
@@ -40,10 +48,22 @@ func (o *OAuth2) check() (faults []error) {
 	} else if hasControl(o.ClientID) {
 		fault("client_id", "control characters are not allowed; look for a newline at the end of its file")
 	}
-	if o.ClientSecret == "" {
+	if len(o.ClientSecrets) == 0 {
 		fault("client_secret", "missing")
-	} else if hasControl(o.ClientSecret) {
-		fault("client_secret", "control characters are not allowed; look for a newline at the end of its file")
+	}
+	for i, secret := range o.ClientSecrets {
+		option := "client_secret"
+		if len(o.ClientSecrets) > 1 {
+			option = fmt.Sprintf("client_secret[%d]", i)
+		}
+		switch {
+		case secret == "":
+			fault(option, "empty")
+		case hasControl(secret):
+			fault(option, "control characters are not allowed; look for a newline at the end of its file")
+		case slices.Contains(o.ClientSecrets[:i], secret):
+			fault(option, "the same secret as one before it; write each once")
+		}
 	}
 	if err := checkURL(o.TokenURL); err != nil {
 		fault("token_url", "%w", err)
@@ -82,7 +102,10 @@ func checkScope(scope string) error {
 
 // secrets returns the texts that would give the client away.
 func (o *OAuth2) secrets() []string {
-	id, secret := url.QueryEscape(o.ClientID), url.QueryEscape(o.ClientSecret) // as RFC 6749, section 2.3.1 has them sent
-	all := []string{o.ClientSecret, base64.StdEncoding.EncodeToString([]byte(id + ":" + secret))}
-	return append(all, querySecrets(o.TokenURL.RawQuery)...)
+	all := querySecrets(o.TokenURL.RawQuery)
+	id := url.QueryEscape(o.ClientID) // as RFC 6749, section 2.3.1 has both sent
+	for _, secret := range o.ClientSecrets {
+		all = append(all, secret, base64.StdEncoding.EncodeToString([]byte(id+":"+url.QueryEscape(secret))))
+	}
+	return all
 }

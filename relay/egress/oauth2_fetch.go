@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
@@ -48,11 +49,24 @@ type token struct {
 // tokenError says why there is no token. Its text names the endpoint and holds no secret.
 type tokenError struct {
 	class   store.Class // ClassAuth or ClassBlocked
-	text    string
-	retryAt time.Time // before which the endpoint does not want to be asked; zero if it did not say
+	host    string      // of the endpoint
+	secrets int         // how many it was asked with, one after the other
+	text    string      // what came of the last one
+	retryAt time.Time   // before which the endpoint does not want to be asked; zero if it did not say
+	client  bool        // it refused the client, so another secret of the client's may help
+	silent  bool        // it gave no whole answer
 }
 
-func (e *tokenError) Error() string { return e.text }
+// Is makes one of a silent endpoint ErrNoAnswer.
+func (e *tokenError) Is(target error) bool { return target == ErrNoAnswer && e.silent }
+
+func (e *tokenError) Error() string {
+	with := ""
+	if e.secrets > 1 {
+		with = fmt.Sprintf(" with %d client secrets, one after the other", e.secrets)
+	}
+	return fmt.Sprintf("no token from %q%s: %s", e.host, with, e.text)
+}
 
 // exchange makes one request to a token endpoint and keeps what came of it. It stands between the OAuth2 library
 // and the client, for the library bounds an answer at 1 MiB only and shows it in its errors.
@@ -99,15 +113,50 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func isSuccess(status int) bool { return status >= 200 && status <= 299 }
 
-// fetch asks the token endpoint for a token. An error is a *tokenError.
+// fetch asks the token endpoint for a token, with each secret of the client's at most once: the next one only when the
+// endpoint refuses the client. An error is a *tokenError, of the last secret asked with.
 func (t *tokens) fetch(ctx context.Context, now func() time.Time) (*token, error) {
+	t.mu.Lock()
+	used := t.secret
+	t.mu.Unlock()
+	for asked := 1; ; asked++ {
+		got, failed := t.ask(ctx, now, t.configs[used])
+		switch {
+		case failed == nil:
+			t.keep(used)
+			return got, nil
+		case !failed.client || asked == len(t.configs):
+			failed.secrets = asked
+			return nil, failed
+		}
+		if t.opt.Refused != nil {
+			t.opt.Refused()
+		}
+		used = (used + 1) % len(t.configs)
+	}
+}
+
+// keep has the secret that the endpoint has taken be the first to ask with.
+func (t *tokens) keep(secret int) {
+	t.mu.Lock()
+	changed := t.secret != secret
+	t.secret = secret
+	t.mu.Unlock()
+	if changed {
+		t.log.Warn("client secret refused, another one is in use now",
+			zap.String("token_endpoint", t.opt.TokenURL.Hostname()), zap.Int("entry", secret+1))
+	}
+}
+
+// ask makes one request to the token endpoint.
+func (t *tokens) ask(ctx context.Context, now func() time.Time, config clientcredentials.Config) (*token, *tokenError) {
 	begin := now()
 	e := &exchange{next: t.opt.Client.Transport, userAgent: t.userAgent}
 	client := &http.Client{
 		Transport:     e,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	got, err := t.config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
+	got, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, client))
 	if err != nil {
 		return nil, t.failed(ctx, e, err, now())
 	}
@@ -167,15 +216,14 @@ func (t *tokens) quoted(text string, n int) string {
 	t.mu.Unlock()
 	secrets := t.secrets
 	if current != nil {
-		secrets = withSecret(secrets, current.value)
+		secrets = withSecrets(secrets, current.value)
 	}
 	return clip(clean(maskSecrets(text, secrets)), n)
 }
 
 // refuse makes the error of a fetch. What the endpoint wrote is quoted in text.
 func (t *tokens) refuse(class store.Class, text string) *tokenError {
-	text = fmt.Sprintf("no token from %q: %s", t.opt.TokenURL.Hostname(), maskSecrets(text, t.secrets))
-	return &tokenError{class: class, text: clean(text)}
+	return &tokenError{class: class, host: t.opt.TokenURL.Hostname(), text: clean(maskSecrets(text, t.secrets))}
 }
 
 // failed says why the library has no token. The library's text is never shown: it may hold the answer.
@@ -184,7 +232,9 @@ func (t *tokens) failed(ctx context.Context, e *exchange, err error, now time.Ti
 	case e.tooLarge:
 		return t.refuse(store.ClassAuth, fmt.Sprintf("its answer is larger than %d KiB", maxTokenAnswer>>10))
 	case e.failure != nil:
-		return t.unreachable(ctx, e)
+		failed := t.unreachable(ctx, e)
+		failed.silent = failed.class != store.ClassBlocked
+		return failed
 	}
 	var failed *tokenError
 	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
@@ -205,6 +255,8 @@ func (t *tokens) failed(ctx context.Context, e *exchange, err error, now time.Ti
 			text += store.Quote + t.quoted(strings.Join(said, ": "), maxTokenText)
 		}
 		failed = t.refuse(store.ClassAuth, text)
+		// RFC 6749, section 5.2: a client that is not known may be told so by 401, and must be if it used the header.
+		failed.client = e.status == http.StatusUnauthorized || e.status == http.StatusBadRequest && refused.ErrorCode == "invalid_client"
 	} else {
 		failed = t.refuse(store.ClassAuth, "its answer holds no access_token that can be read (RFC 6749, section 5.1)")
 	}
@@ -243,11 +295,10 @@ func (t *tokens) unreachable(ctx context.Context, e *exchange) *tokenError {
 	return t.refuse(store.ClassAuth, strings.ReplaceAll(text, "the receiver", "the token endpoint"))
 }
 
-// newConfig turns the options into those of the library.
-func (o *OAuth2) newConfig() clientcredentials.Config {
+// configs turns the options into those of the library, one for each secret.
+func (o *OAuth2) configs() []clientcredentials.Config {
 	c := clientcredentials.Config{
-		ClientID: o.ClientID, ClientSecret: o.ClientSecret, TokenURL: o.TokenURL.String(), Scopes: o.Scopes,
-		AuthStyle: oauth2.AuthStyleInHeader,
+		ClientID: o.ClientID, TokenURL: o.TokenURL.String(), Scopes: o.Scopes, AuthStyle: oauth2.AuthStyleInHeader,
 	}
 	if o.SecretIn == SecretInBody {
 		c.AuthStyle = oauth2.AuthStyleInParams
@@ -255,5 +306,10 @@ func (o *OAuth2) newConfig() clientcredentials.Config {
 	if o.Audience != "" {
 		c.EndpointParams = map[string][]string{"audience": {o.Audience}}
 	}
-	return c
+	all := make([]clientcredentials.Config, len(o.ClientSecrets))
+	for i, secret := range o.ClientSecrets {
+		all[i] = c
+		all[i].ClientSecret = secret
+	}
+	return all
 }

@@ -7,16 +7,18 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/postern-relay/postern/store"
 )
 
 // FuzzTokenAnswer holds that whatever a token endpoint answers is either a token that can be sent or a short,
 // printable text without the client's secret.
 func FuzzTokenAnswer(f *testing.F) {
-	const secret = "canary/secret"
+	const secret, other = "canary/secret", "another-canary"
 	for _, body := range []string{
 		`{"access_token":"t","token_type":"Bearer","expires_in":3600}`, `{"access_token":"t","expires_in":"1e300"}`,
-		`{"access_token":"t","expires_in":-1}`, `{"error":"invalid_client","error_description":"canary\/secret"}`,
+		`{"access_token":"t","expires_in":-1}`, `{"error":"invalid_client","error_description":"canary\/secret another-canary"}`,
 		`{"error":"canary%2Fsecret\u202e"}`, `{"access_token":"a\r\nb"}`, `{"access_token":7}`, `[]`, "", "access_token=t&expires_in=5", "error=x&error_description=%ff",
 	} {
 		for _, contentType := range []string{"application/json", "text/plain", ""} {
@@ -25,22 +27,30 @@ func FuzzTokenAnswer(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, status int, contentType, body string) {
+		asked := 0
 		o := OAuth2{
-			ClientID: "id", ClientSecret: secret, TokenURL: &url.URL{Scheme: "https", Host: "login.example.test"},
+			ClientID: "id", ClientSecrets: []string{secret, other}, TokenURL: &url.URL{Scheme: "https", Host: "login.example.test"},
 			Client: &http.Client{Transport: trip(func(r *http.Request) (*http.Response, error) {
+				asked++
 				resp := answer(r, status, body)
 				resp.Header.Set("Content-Type", contentType)
 				return resp, nil
 			})},
 		}
 		at := time.Unix(1e9, 0)
-		got, err := newTokens(o, "x", spellings(o.secrets())).get(t.Context(), func() time.Time { return at })
+		got, err := newTokens(o, "x", spellings(o.secrets()), zap.NewNop()).get(t.Context(), func() time.Time { return at })
 		if err != nil {
 			failed, ok := err.(*tokenError)
-			if !ok || failed.class != store.ClassAuth || clean(failed.text) != failed.text || holdsSecret(failed.text, []string{secret, url.QueryEscape(secret)}) {
+			if !ok || failed.class != store.ClassAuth || clean(failed.Error()) != failed.Error() || holdsSecret(failed.Error(), []string{secret, url.QueryEscape(secret), other}) {
 				t.Errorf("got %v", err)
 			}
+			if asked > 2 {
+				t.Errorf("asked %d times, want once with each secret", asked)
+			}
 			return
+		}
+		if asked != 1 {
+			t.Errorf("asked %d times for a token that is given", asked)
 		}
 		if checkToken(got.value) != nil || got.value == "" || !got.until.After(at) || got.until.Sub(at) > longestLife {
 			t.Errorf("got %+v", got)
@@ -74,11 +84,15 @@ func TestOAuth2Options(t *testing.T) {
 		{"all", func(_ *Options, a *OAuth2) {
 			a.Scopes, a.Audience, a.SecretIn = []string{"a:b/c", "!#[]~"}, "https://api.example.com", SecretInBody
 		}, ""},
-		{"odd characters in id and secret", func(_ *Options, a *OAuth2) { a.ClientID, a.ClientSecret = "ü: %", "ö&=\"" }, ""},
+		{"odd characters in id and secret", func(_ *Options, a *OAuth2) { a.ClientID, a.ClientSecrets = "ü: %", []string{"ö&=\""} }, ""},
 		{"no id", func(_ *Options, a *OAuth2) { a.ClientID = "" }, "auth.oauth2.client_id: missing"},
 		{"an id with a newline", func(_ *Options, a *OAuth2) { a.ClientID = "id\n" }, "auth.oauth2.client_id: control"},
-		{"no secret", func(_ *Options, a *OAuth2) { a.ClientSecret = "" }, "auth.oauth2.client_secret: missing"},
-		{"a secret with a newline", func(_ *Options, a *OAuth2) { a.ClientSecret += "\n" }, "auth.oauth2.client_secret: control"},
+		{"no secret", func(_ *Options, a *OAuth2) { a.ClientSecrets = nil }, "auth.oauth2.client_secret: missing"},
+		{"a secret with a newline", func(_ *Options, a *OAuth2) { a.ClientSecrets[0] += "\n" }, "auth.oauth2.client_secret: control"},
+		{"two secrets", func(_ *Options, a *OAuth2) { a.ClientSecrets = append(a.ClientSecrets, "canary-two") }, ""},
+		{"an empty second secret", func(_ *Options, a *OAuth2) { a.ClientSecrets = append(a.ClientSecrets, "") }, "auth.oauth2.client_secret[1]: empty"},
+		{"a second secret with a newline", func(_ *Options, a *OAuth2) { a.ClientSecrets = append(a.ClientSecrets, "canary\n") }, "auth.oauth2.client_secret[1]: control"},
+		{"the same secret twice", func(_ *Options, a *OAuth2) { a.ClientSecrets = append(a.ClientSecrets, a.ClientSecrets...) }, "auth.oauth2.client_secret[1]: the same"},
 		{"no endpoint", func(_ *Options, a *OAuth2) { a.TokenURL = nil }, "auth.oauth2.token_url: missing"},
 		{"an endpoint without TLS", func(_ *Options, a *OAuth2) { a.TokenURL = &url.URL{Scheme: "http", Host: "h"} }, "auth.oauth2.token_url: not judged"},
 		{"an endpoint with a port", func(_ *Options, a *OAuth2) { a.TokenURL = &url.URL{Scheme: "https", Host: "h:8443"} }, "auth.oauth2.token_url: not judged"},
@@ -94,7 +108,7 @@ func TestOAuth2Options(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := Options{URL: &url.URL{Scheme: "https", Host: "hooks.example.com"}}
-			o.Auth.OAuth2 = &OAuth2{ClientID: "id", ClientSecret: "canary-secret", TokenURL: endpoint}
+			o.Auth.OAuth2 = &OAuth2{ClientID: "id", ClientSecrets: []string{"canary-secret"}, TokenURL: endpoint}
 			c.change(&o, o.Auth.OAuth2)
 			_, err := New(o)
 			if c.want == "" {

@@ -93,7 +93,7 @@ func TestTokenEndpointRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			answer.Store(c.answer)
 			s := f.sender(t, func(o *egress.Options) {
-				o.Auth = e.auth(t, e.dialer(), func(o *egress.OAuth2) { o.ClientSecret = canary })
+				o.Auth = e.auth(t, e.dialer(), func(o *egress.OAuth2) { o.ClientSecrets = []string{canary} })
 			})
 			before := r.Stats().Requests
 			a := s.Send(t.Context(), newDelivery(t))

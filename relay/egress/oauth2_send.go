@@ -65,7 +65,7 @@ func copyRequest(r *http.Request) *http.Request {
 // noToken records an attempt that ended before its request.
 func (s *Sender) noToken(ctx context.Context, a *store.Attempt, err error) {
 	if failed, ok := errors.AsType[*tokenError](err); ok {
-		a.Class, a.Error = failed.class, failed.text
+		a.Class, a.Error = failed.class, failed.Error()
 		a.RetryHint = failed.hint(s.opt.Now())
 		return
 	}
@@ -83,7 +83,7 @@ func (s *Sender) notRenewed(a *store.Attempt, err error) {
 	switch {
 	case ok:
 		a.Class = failed.class
-		a.Error = clip(a.Error+"; "+failed.text, maxError)
+		a.Error = clip(a.Error+"; "+failed.Error(), maxError)
 		a.RetryHint = max(a.RetryHint, failed.hint(s.opt.Now()))
 	case errors.Is(err, errCalm):
 		a.Error += "; " + errCalm.Error()
@@ -100,9 +100,9 @@ func (e *tokenError) hint(now time.Time) time.Duration {
 	return max(e.retryAt.Sub(now), 0)
 }
 
-// hiding returns a Sender that keeps one more secret out of its records.
-func (s *Sender) hiding(secret string) *Sender {
+// hiding returns a Sender that keeps more secrets out of its records.
+func (s *Sender) hiding(more ...string) *Sender {
 	c := *s
-	c.secrets = withSecret(s.secrets, secret)
+	c.secrets = withSecrets(s.secrets, more...)
 	return &c
 }

@@ -63,7 +63,7 @@ func (e *tokenEnd) auth(t testing.TB, d *guard.Dialer, change func(*egress.OAuth
 	client := guard.NewClient(guard.TransportOptions{Dialer: d, RootCAs: e.ca.Pool()})
 	t.Cleanup(client.CloseIdleConnections)
 	o := &egress.OAuth2{
-		ClientID: e.server.ClientID, ClientSecret: e.server.ClientSecret, Client: client,
+		ClientID: e.server.ClientID, ClientSecrets: []string{e.server.ClientSecret}, Client: client,
 		TokenURL: parseURL(t, "https://"+tokenHost+"/oauth/token"),
 	}
 	if change != nil {
@@ -136,7 +136,7 @@ func TestTokenRequest(t *testing.T) {
 			s := f.sender(t, func(o *egress.Options) {
 				o.UserAgent = "Acme/1.0"
 				o.Auth = e.auth(t, e.dialer(), func(o *egress.OAuth2) {
-					o.ClientID, o.ClientSecret = id, secret
+					o.ClientID, o.ClientSecrets = id, []string{secret}
 					o.TokenURL = parseURL(t, "https://"+tokenHost+":443/token?tenant=a%20b")
 					if c.change != nil {
 						c.change(o)
@@ -198,13 +198,6 @@ func TestTokenIsKeptUntilShortlyBeforeItsEnd(t *testing.T) {
 			}
 		})
 	}
-	t.Run("for all that Bind makes of a Sender", func(t *testing.T) {
-		e, _, s := oauthPair(t, nil, nil)
-		for _, bound := range []*egress.Sender{s, s.Bind(messages{}, nil, nil), s.Bind(nil, time.Now, nil)} {
-			check(t, bound.Send(t.Context(), newDelivery(t)), store.ClassOK, 200)
-		}
-		wantFetches(t, e, 1)
-	})
 }
 
 // loads closes all when as many messages have been read, which is when as many attempts have begun.

@@ -79,7 +79,7 @@ func newTimed(t *testing.T, delay, timeout time.Duration) *timed {
 	s, err := New(Options{
 		URL: &url.URL{Scheme: "https", Host: "hooks.example.test"}, Transport: far, Timeout: timeout, Messages: oneMessage{},
 		Auth: Auth{OAuth2: &OAuth2{
-			ClientID: "id", ClientSecret: "secret-of-the-test", Client: &http.Client{Transport: endpoint},
+			ClientID: "id", ClientSecrets: []string{"secret-of-the-test"}, Client: &http.Client{Transport: endpoint},
 			TokenURL: &url.URL{Scheme: "https", Host: "login.example.test"},
 		}},
 	})

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/oauth2/clientcredentials"
 )
 
@@ -24,9 +25,11 @@ type tokens struct {
 	opt       OAuth2
 	userAgent string
 	secrets   []string // not in texts
-	config    clientcredentials.Config
+	log       *zap.Logger
+	configs   []clientcredentials.Config // one for each secret of the client's
 
 	mu      sync.Mutex // guards the fields below
+	secret  int        // place in configs of the one that was taken last
 	current *token     // the newest that was had
 	failure error      // of the newest fetch, if that had none
 	pause   time.Time  // until which failure stands
@@ -34,7 +37,7 @@ type tokens struct {
 	flight  *flight    // in progress
 }
 
-// flight is one request to the token endpoint, and those who wait for it.
+// flight is one fetch from the token endpoint, and those who wait for it.
 type flight struct {
 	cancel  context.CancelFunc
 	waiting int           // attempts; guarded by tokens.mu
@@ -46,8 +49,8 @@ type flight struct {
 // errCalm is the error of renew when a fresh token was refused a moment ago.
 var errCalm = errors.New("a fresh token was refused a moment ago as well")
 
-func newTokens(o OAuth2, userAgent string, secrets []string) *tokens {
-	return &tokens{opt: o, userAgent: userAgent, secrets: secrets, config: o.newConfig()}
+func newTokens(o OAuth2, userAgent string, secrets []string, log *zap.Logger) *tokens {
+	return &tokens{opt: o, userAgent: userAgent, secrets: secrets, log: log, configs: o.configs()}
 }
 
 // ready reports whether there is a way to the endpoint.

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/postern-relay/postern/store"
 )
 
 // minSecret is the length from which a header or query value is taken for a secret.
@@ -27,7 +29,7 @@ const keyPrefixes = "whsec_ whsk_"
 
 // secrets returns what must not come back in the record of an attempt, should a receiver repeat its request: the
 // credentials, what Options.Secrets says, and the header values, the fixed parts of their templates and the query values
-// that are long enough to be one. Each in all its spellings, and as it shows in base64, longest first.
+// that are long enough to be one. In every form, longest first.
 func (o Options) secrets(t templates) []string {
 	all := o.Auth.secrets()
 	plain := make(map[string]bool, len(o.PlainHeader))
@@ -54,7 +56,7 @@ func (o Options) secrets(t templates) []string {
 	for _, text := range o.Secrets {
 		all = append(all, secretParts(text)...)
 	}
-	return longestFirst(append(spellings(all), inBase64(all)...))
+	return inEveryForm(all)
 }
 
 // credentialParts returns the texts to look for because of a header's value that may be a credential: what stands behind
@@ -132,7 +134,8 @@ func spellings(texts []string) []string {
 		}
 	}
 	inURL := func(text string) {
-		for _, form := range []string{text, url.QueryEscape(text), url.PathEscape(text), (&url.URL{Path: text}).EscapedPath()} {
+		// The second is what is left of a form without its percent signs, of which findEscaped knows the spelling.
+		for _, form := range []string{text, strings.ReplaceAll(text, " ", "+"), url.QueryEscape(text), url.PathEscape(text), (&url.URL{Path: text}).EscapedPath()} {
 			add(form)
 		}
 	}
@@ -150,9 +153,65 @@ func spellings(texts []string) []string {
 	return longestFirst(all)
 }
 
-// withSecret returns secrets with one more, in all its spellings.
-func withSecret(secrets []string, secret string) []string {
-	return longestFirst(slices.Concat(secrets, spellings([]string{secret}), inBase64([]string{secret})))
+// withSecrets returns secrets with more of them, in every form.
+func withSecrets(secrets []string, more ...string) []string {
+	return longestFirst(append(inEveryForm(more), secrets...))
+}
+
+// appSecrets returns what the app itself has sent that is masked in the record of a request, and must not come back in an
+// answer: values of headers and parameters that are sent on, and whose names tell that they are secret.
+func (s *Sender) appSecrets(m store.Message) []string {
+	var all []string
+	add := func(text string) {
+		for _, part := range append(credentialParts(text), text) {
+			if len(part) >= minSecret {
+				all = append(all, part)
+			}
+		}
+	}
+	for _, f := range m.Header {
+		if name := http.CanonicalHeaderKey(f.Name); s.named(name) && sensitive(name) {
+			add(trimValue(f.Value))
+		}
+	}
+	if _, query, ok := strings.Cut(m.Path, "?"); ok && s.opt.ForwardPath {
+		for _, part := range strings.Split(query, "&") {
+			name, value, _ := strings.Cut(part, "=")
+			if plain, err := url.QueryUnescape(name); err != nil || sensitiveParameter(plain) {
+				add(value)
+			}
+		}
+	}
+	return all
+}
+
+// longestOfApp returns how long the longest of appSecrets may be, in bytes; 0 if there are none.
+func (s *Sender) longestOfApp() int {
+	longest := 0
+	if s.opt.ForwardPath {
+		longest = maxForwardPath
+	}
+	for name := range s.forward {
+		if sensitive(name) {
+			longest = max(longest, maxHeaderValue)
+		}
+	}
+	return longest
+}
+
+// inEveryForm returns each text in all its spellings, and as it shows in base64 and in hexadecimal, be it with its escapes
+// or without. Longest first.
+func inEveryForm(texts []string) []string {
+	plain := slices.Clone(texts)
+	for _, text := range texts {
+		for _, unescape := range []func(string) (string, error){url.PathUnescape, url.QueryUnescape} {
+			if p, err := unescape(text); err == nil {
+				plain = append(plain, p)
+			}
+		}
+	}
+	plain = longestFirst(plain)
+	return longestFirst(slices.Concat(spellings(texts), inBase64(plain), inHex(plain)))
 }
 
 // longestFirst sorts texts, so that none is masked in part before one that holds it, and drops what is there twice.

@@ -21,10 +21,10 @@ func TestSensitive(t *testing.T) {
 func TestSpellings(t *testing.T) {
 	for text, want := range map[string][]string{
 		"plain":    {"plain"},
-		"a b/c":    {"a%20b%2Fc", `a%20b\/c`, "a%20b/c", "a+b%2Fc", `a b\/c`, "a b/c"},
+		"a b/c":    {"a%20b%2Fc", `a%20b\/c`, "a%20b/c", "a+b%2Fc", `a b\/c`, `a+b\/c`, "a b/c", "a+b/c"},
 		"a%2fb":    {"a%252fb", "a%2Fb", "a%2fb", `a\/b`, "a/b"},
 		"<&>":      {`\u003c\u0026\u003e`, "&lt;&amp;&gt;", `%3C\u0026%3E`, "%3C&amp;%3E", "%3C%26%3E", "%3C&%3E", "<&>"},
-		`say "x"`:  {"say &#34;x&#34;", "say%20%22x%22", "say+%22x%22", `say \"x\"`, `say "x"`},
+		`say "x"`:  {"say &#34;x&#34;", "say+&#34;x&#34;", "say%20%22x%22", "say+%22x%22", `say \"x\"`, `say+\"x\"`, `say "x"`, `say+"x"`},
 		"100%":     {"100%25", "100%"},
 		"\xff":     {"%FF", "\xff"},
 		"%":        {"%25", "%"},
@@ -43,16 +43,21 @@ func TestEverySecretIsKnownInAllSpellings(t *testing.T) {
 	const secret = `q/"&<1234567`
 	spelled := []string{secret, `q/\"&<1234567`, `q\/\"&<1234567`, `q/\"\u0026\u003c1234567`, "q/&#34;&amp;&lt;1234567", "q%2F%22%26%3C1234567", "q%2F%22&%3C1234567", "q/%22&%3C1234567"}
 	for name, change := range map[string]func(*Options){
-		"basic":              func(o *Options) { o.Auth.Basic = &Basic{Username: "u", Password: secret} },
-		"bearer":             func(o *Options) { o.Auth.Bearer = &Bearer{Token: secret} },
-		"api_key":            func(o *Options) { o.Auth.APIKey = &APIKey{Header: "X-Key", Value: secret} },
-		"oauth2":             func(o *Options) { o.Auth.OAuth2 = &OAuth2{ClientID: "c", ClientSecret: secret, TokenURL: o.URL} },
+		"basic":   func(o *Options) { o.Auth.Basic = &Basic{Username: "u", Password: secret} },
+		"bearer":  func(o *Options) { o.Auth.Bearer = &Bearer{Token: secret} },
+		"api_key": func(o *Options) { o.Auth.APIKey = &APIKey{Header: "X-Key", Value: secret} },
+		"oauth2": func(o *Options) {
+			o.Auth.OAuth2 = &OAuth2{ClientID: "c", ClientSecrets: []string{secret}, TokenURL: o.URL}
+		},
+		"oauth2, the second secret": func(o *Options) {
+			o.Auth.OAuth2 = &OAuth2{ClientID: "c", ClientSecrets: []string{"another", secret}, TokenURL: o.URL}
+		},
 		"header":             func(o *Options) { o.Header = []Header{{Name: "X-Any", Value: secret}} },
 		"template":           func(o *Options) { o.Header = []Header{{Name: "X-Any", Value: "{{ .Event }}" + secret}} },
 		"text in a template": func(o *Options) { o.Header = []Header{{Name: "X-Any", Value: "{{ print `" + secret + "` .Event }}"}} },
 		"query":              func(o *Options) { o.URL.RawQuery = "a=q/%22%26%3c1234567&b=%zz" },
 		"query of a token endpoint": func(o *Options) {
-			o.Auth.OAuth2 = &OAuth2{ClientID: "c", ClientSecret: "s", TokenURL: &url.URL{Scheme: "https", Host: "h", RawQuery: "a=q/%22%26%3c1234567"}}
+			o.Auth.OAuth2 = &OAuth2{ClientID: "c", ClientSecrets: []string{"s"}, TokenURL: &url.URL{Scheme: "https", Host: "h", RawQuery: "a=q/%22%26%3c1234567"}}
 		},
 		"further": func(o *Options) { o.Secrets = []string{secret} },
 	} {

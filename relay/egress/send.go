@@ -98,6 +98,9 @@ func (s *Sender) try(
 }
 
 func (s *Sender) attempt(ctx context.Context, begin time.Time, j job, a *store.Attempt) {
+	if own := s.appSecrets(j.m); len(own) > 0 {
+		s = s.hiding(own...)
+	}
 	req, err := s.render(j)
 	if err != nil {
 		a.Class, a.Error = store.ClassRender, clean(maskSecrets(err.Error(), s.secrets))
@@ -156,7 +159,7 @@ func (s *Sender) loadFailed(ctx context.Context, d store.Delivery, a *store.Atte
 	default:
 		a.Class, a.Error = store.ClassRender, "the message could not be read from the store; its record may be damaged"
 		s.opt.Log.Error("message not loaded", zap.Stringer("message_id", d.ID.Message()),
-			zap.Stringer("delivery_id", d.ID), zap.String("destination", d.Destination), zap.Error(err))
+			zap.Stringer("delivery_id", d.ID), zap.Error(err))
 	}
 }
 

@@ -227,7 +227,7 @@ func TestRequestIsOnRecordIfThereWasOne(t *testing.T) {
 		{"a template fails", store.ClassRender, func(o *egress.Options) { o.Body = "{{ .Data.none }}" }, false},
 		{"no token", store.ClassBlocked, func(o *egress.Options) {
 			o.Auth = egress.Auth{OAuth2: &egress.OAuth2{
-				ClientID: "c", ClientSecret: "secret-of-the-test", TokenURL: parseURL(t, "https://none.example.test/token"),
+				ClientID: "c", ClientSecrets: []string{"secret-of-the-test"}, TokenURL: parseURL(t, "https://none.example.test/token"),
 				Client: guard.NewClient(guard.TransportOptions{Dialer: &guard.Dialer{Resolve: map[string]netip.Addr{"none.example.test": netip.MustParseAddr("127.1.2.3")}}}),
 			}}
 		}, false},

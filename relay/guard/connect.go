@@ -94,7 +94,7 @@ func (d *Dialer) judgeProxy(addr netip.Addr) error {
 
 // dial makes a tunnel to one address of the target.
 func (t *through) dial(ctx context.Context, addr netip.Addr) (net.Conn, error) {
-	target := netip.AddrPortFrom(addr, port)
+	target := netip.AddrPortFrom(addr, t.d.targetPort())
 	trace := httptrace.ContextClientTrace(ctx)
 	if trace != nil && trace.ConnectStart != nil {
 		trace.ConnectStart("tcp", target.String())

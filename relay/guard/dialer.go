@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http/httptrace"
 	"net/netip"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -55,6 +56,17 @@ type Dialer struct {
 	// code such as the demo, and no config key may ever fill it: the rules for URL and port hold, and TLS
 	// verifies the host's certificate, but what is at the other end is up to the function. The proxy is not asked.
 	Inject map[string]func(ctx context.Context) (net.Conn, error)
+
+	// only is the port that is dialled; 0 means 443. Nothing but NewAuthorityClient sets another.
+	only uint16
+}
+
+// targetPort is the only port that is dialled.
+func (d *Dialer) targetPort() uint16 {
+	if d.only == 0 {
+		return port
+	}
+	return d.only
 }
 
 // DialContext connects to address, a host and the port 443, by TCP. All addresses of the host are judged, and if
@@ -77,8 +89,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 		return nil, &BlockedError{Reason: "the address is not a host and a port"}
 	}
 	host = strings.ToLower(host)
-	if portText != "443" {
-		return nil, &BlockedError{Host: host, Reason: fmt.Sprintf("port %s is not 443", printable(portText))}
+	if portText != strconv.Itoa(int(d.targetPort())) {
+		return nil, &BlockedError{Host: host, Reason: fmt.Sprintf("port %s is not %d", printable(portText), d.targetPort())}
 	}
 	literal, err := parseHost(host)
 	if err != nil {
@@ -124,7 +136,7 @@ var errDialTimeout = errors.New("no connection in time")
 func (d *Dialer) judge(host string, addr netip.Addr) error {
 	addr = addr.Unmap()
 	reason := judge(addr, d.Allow, d.Deny)
-	if reason == "" && d.Own != nil && isOwn(netip.AddrPortFrom(addr, port), d.Own()) {
+	if reason == "" && d.Own != nil && isOwn(netip.AddrPortFrom(addr, d.targetPort()), d.Own()) {
 		reason = "Postern itself listens there"
 	}
 	if reason == "" {
@@ -216,7 +228,7 @@ func (d *Dialer) dial(ctx context.Context, host string, addr netip.Addr) (net.Co
 			return d.control(host, network, address)
 		},
 	}
-	return dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, port).String())
+	return dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, d.targetPort()).String())
 }
 
 func (d *Dialer) control(host, network, address string) error {
@@ -227,8 +239,8 @@ func (d *Dialer) control(host, network, address string) error {
 	if err != nil {
 		return &BlockedError{Host: host, Reason: "what is dialled is not an address and a port"}
 	}
-	if target.Port() != port {
-		return &BlockedError{Host: host, Addr: target.Addr(), Reason: fmt.Sprintf("port %d is not 443", target.Port())}
+	if target.Port() != d.targetPort() {
+		return &BlockedError{Host: host, Addr: target.Addr(), Reason: fmt.Sprintf("port %d is not %d", target.Port(), d.targetPort())}
 	}
 	return d.judge(host, target.Addr())
 }

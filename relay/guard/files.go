@@ -19,7 +19,7 @@ import (
 // maxTLSFile is more than any bundle of roots has, in bytes.
 const maxTLSFile = 4 << 20
 
-// TLSFiles names the PEM files of one destination and says how they are watched. The zero TLSFiles names none.
+// TLSFiles names the PEM files of one destination, or of one listener of ours, and says how they are watched. The zero TLSFiles names none.
 type TLSFiles struct {
 	CA   string // the roots that receivers are verified against; empty means those of the TransportOptions
 	Cert string // the client certificate, its chain behind it; empty means none
@@ -30,11 +30,21 @@ type TLSFiles struct {
 
 	Log *zap.Logger      // told of reloads and of a certificate near its end; nil means nobody
 	Now func() time.Time // wall clock; nil means time.Now
+
+	server bool // they are those of a listener, see LoadServerIdentity
+}
+
+// caOption is the key of CA in the config.
+func (f TLSFiles) caOption() string {
+	if f.server {
+		return "client_ca_file"
+	}
+	return "ca_file"
 }
 
 // FileError says which of the TLSFiles is wrong. It quotes nothing of a file.
 type FileError struct {
-	Option string // its key in a destination's tls: ca_file, cert_file or key_file
+	Option string // its key in a destination's tls: ca_file, cert_file or key_file; of a listener also client_ca_file
 	Err    error  // what is wrong, and what to do
 }
 
@@ -80,7 +90,7 @@ func (f TLSFiles) load() (identity, error) {
 		digest.Write(text)
 		return text
 	}
-	if ca := read("ca_file", f.CA); ca != nil {
+	if ca := read(f.caOption(), f.CA); ca != nil {
 		id.roots = x509.NewCertPool()
 		if f.BesideSystem {
 			var err error
@@ -89,7 +99,7 @@ func (f TLSFiles) load() (identity, error) {
 				id.roots = x509.NewCertPool()
 			}
 		}
-		if err := checkCertificates("ca_file", f.CA, ca); err != nil {
+		if err := checkCertificates(f.caOption(), f.CA, ca); err != nil {
 			errs = append(errs, err)
 		}
 		id.roots.AppendCertsFromPEM(ca)
@@ -141,6 +151,8 @@ func (f TLSFiles) pair(certPEM, keyPEM []byte) (*tls.Certificate, error) {
 	}
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	switch {
+	case err == nil && f.server && len(cert.Leaf.DNSNames)+len(cert.Leaf.IPAddresses) == 0:
+		return nil, fileError("cert_file", "the certificate in %q names no host (subject alternative name); issue one for the names that apps use", f.Cert)
 	case err == nil:
 		return &cert, nil
 	case strings.Contains(err.Error(), "does not match"):
@@ -152,27 +164,47 @@ func (f TLSFiles) pair(certPEM, keyPEM []byte) (*tls.Certificate, error) {
 
 // checkCertificates holds the content of a file of certificates against what crypto/x509 would pass over in silence.
 func checkCertificates(option, path string, text []byte) error {
-	count, otherType := 0, ""
+	_, otherType, err := parseCertificates(path, text)
+	switch {
+	case err == nil:
+		return nil
+	case isKeyType(otherType) && option == "cert_file":
+		return fileError(option, "%q holds a key and no certificate; name the file of the certificate here and that of the key in key_file", path)
+	}
+	return &FileError{option, err}
+}
+
+// ReadCertificates returns what a PEM file of certificates holds. Its errors name the file and quote nothing of it.
+func ReadCertificates(path string) ([]*x509.Certificate, error) {
+	text, err := readTLSFile(path)
+	if err != nil {
+		return nil, err
+	}
+	all, _, err := parseCertificates(path, text)
+	return all, err
+}
+
+// parseCertificates returns all certificates of a PEM text, at least one, and the type of another block in it.
+func parseCertificates(path string, text []byte) (all []*x509.Certificate, otherType string, err error) {
 	block, rest := pem.Decode(text)
 	for ; block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			otherType = block.Type
 			continue
 		}
-		count++
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return fileError(option, "certificate %d of %q is malformed; issue or copy it again", count, path)
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, "", fmt.Errorf("certificate %d of %q is malformed; issue or copy it again", len(all)+1, path)
 		}
+		all = append(all, c)
 	}
 	switch {
 	case bytes.Contains(rest, []byte("-----BEGIN CERTIFICATE-----")):
-		return fileError(option, "certificate %d of %q is cut off or malformed; issue or copy it again", count+1, path)
-	case count > 0:
-		return nil
-	case isKeyType(otherType) && option == "cert_file":
-		return fileError(option, "%q holds a key and no certificate; name the file of the certificate here and that of the key in key_file", path)
+		return nil, "", fmt.Errorf("certificate %d of %q is cut off or malformed; issue or copy it again", len(all)+1, path)
+	case len(all) == 0:
+		return nil, otherType, fmt.Errorf("%q holds no certificate; it must hold PEM blocks of type CERTIFICATE", path)
 	}
-	return fileError(option, "%q holds no certificate; it must hold PEM blocks of type CERTIFICATE", path)
+	return all, otherType, nil
 }
 
 func (f TLSFiles) checkKey(text []byte) error {
@@ -232,19 +264,22 @@ func (s stamp) same(other stamp) bool {
 	return true
 }
 
-// fresh reports whether a file was written so shortly before now that it could be written once more without a
-// change of its time, which some file systems count in seconds.
+// fresh reports whether one of the files is Fresh.
 func (s stamp) fresh(now time.Time) bool {
-	const granularity = 2 * time.Second
 	for _, info := range s {
-		if info == nil {
-			continue
-		}
-		if age := now.Sub(info.ModTime()); -granularity < age && age < granularity {
+		if info != nil && Fresh(info, now) {
 			return true
 		}
 	}
 	return false
+}
+
+// Fresh reports whether a file was written so shortly before now that it could be written once more without a change of
+// its time, which some file systems count in seconds.
+func Fresh(info fs.FileInfo, now time.Time) bool {
+	const granularity = 2 * time.Second
+	age := now.Sub(info.ModTime())
+	return -granularity < age && age < granularity
 }
 
 // equal reports whether the files held the same when both were read.

@@ -2,24 +2,11 @@ package guard
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"sync"
-	"time"
-
-	"go.uber.org/zap"
-)
-
-const (
-	lookEvery = time.Second // at least between two looks at the files
-
-	// A client certificate is near its end when less than this is left of it, or than a quarter of its life if
-	// that is shorter: who renews automatically does so at a third.
-	nearEnd = 14 * 24 * time.Hour
 )
 
 // Transport is a transport of one destination whose certificates come from files and follow them. Before a request,
@@ -33,15 +20,7 @@ const (
 // look at the files.
 type Transport struct {
 	options TransportOptions
-	files   TLSFiles
-
-	looking sync.Mutex // held while the files are looked at; guards the fields below
-	looked  time.Time
-	stamp   stamp
-	unsure  bool   // the stamp may not tell of a change
-	trouble string // why what was read last is not used, or empty
-	used    identity
-	warned  validity // what has been said of the certificate in use
+	files   followedFiles
 
 	mu      sync.Mutex // guards the field below, and the fields of all generations
 	current *generation
@@ -51,22 +30,10 @@ type Transport struct {
 // name roots, those take the place of o.RootCAs, and their client certificate that of o.Certificate. The error joins
 // a *FileError for each fault of the files. Call CloseIdleConnections when the destination goes.
 func LoadTransport(o TransportOptions, files TLSFiles) (*Transport, error) {
-	if files.Log == nil {
-		files.Log = zap.NewNop()
-	}
-	if files.Now == nil {
-		files.Now = time.Now
-	}
-	t := &Transport{options: o, files: files, looked: files.Now()}
-	t.stamp = files.look() // before the files are read, so that a change in between is seen
-	t.unsure = t.stamp.fresh(t.looked)
-	id, err := files.load()
-	if err != nil {
+	t := &Transport{options: o}
+	if err := t.files.open(files, t.use); err != nil {
 		return nil, err
 	}
-	t.use(id)
-	t.warnReadable()
-	t.warn(t.looked)
 	return t, nil
 }
 
@@ -110,46 +77,9 @@ func (t *Transport) CloseIdleConnections() {
 }
 
 // follow looks at the files, unless that was done within a second or is being done.
-func (t *Transport) follow() {
-	if t.files.CA == "" && t.files.Cert == "" || !t.looking.TryLock() {
-		return
-	}
-	defer t.looking.Unlock()
-	now := t.files.Now()
-	// A clock that was set back must not end the looking.
-	if since := now.Sub(t.looked); 0 <= since && since < lookEvery {
-		return
-	}
-	t.looked = now
-	defer t.warn(now)
-	stamp := t.files.look()
-	changed := !stamp.same(t.stamp)
-	if !changed && !t.unsure {
-		return
-	}
-	t.stamp, t.unsure = stamp, stamp.fresh(now)
-	id, err := t.files.load()
-	if err != nil {
-		// What kept us from reading, a lack of descriptors or of a permission, can end without a trace in the stamp.
-		if _, ok := errors.AsType[*fs.PathError](err); ok {
-			t.unsure = true
-		}
-		if changed || t.trouble != err.Error() {
-			t.files.Log.Warn("certificate files refused, the earlier ones stay in use", zap.Error(err))
-		}
-		t.trouble = err.Error()
-		return
-	}
-	t.trouble = ""
-	if id.equal(t.used) {
-		return
-	}
-	t.use(id)
-	t.files.Log.Info("certificate files reloaded")
-	t.warnReadable()
-}
+func (t *Transport) follow() { t.files.follow(t.use) }
 
-// use lets a new generation take over. The caller holds looking, or is the only one to know t.
+// use lets a new generation take over. The caller holds files.looking, or is the only one to know t.
 func (t *Transport) use(id identity) {
 	o := t.options
 	if id.roots != nil {
@@ -160,7 +90,6 @@ func (t *Transport) use(id identity) {
 	}
 	g := &generation{mu: &t.mu, dial: o.dialer().DialContext, open: make(map[*trackedConn]struct{})}
 	g.transport = newTransport(o, g.dialContext)
-	t.used, t.warned = id, valid
 	t.mu.Lock()
 	old := t.current
 	t.current = g
@@ -181,60 +110,6 @@ func (t *Transport) done(g *generation) {
 	t.mu.Unlock()
 	if retired {
 		g.closeUnused()
-	}
-}
-
-// validity is where now stands in the life of a certificate.
-type validity uint8
-
-const (
-	valid validity = iota
-	nearlyExpired
-	expired
-	notYetValid
-)
-
-func judgeValidity(leaf *x509.Certificate, now time.Time) validity {
-	left := leaf.NotAfter.Sub(now)
-	switch {
-	case now.Before(leaf.NotBefore):
-		return notYetValid
-	case left < 0:
-		return expired
-	case left < min(nearEnd, leaf.NotAfter.Sub(leaf.NotBefore)/4):
-		return nearlyExpired
-	}
-	return valid
-}
-
-// warn says once of each certificate that it is near its end, once that it is beyond, and once that its time is to
-// come. The caller holds looking, or is the only one to know t.
-func (t *Transport) warn(now time.Time) {
-	if t.used.cert == nil {
-		return
-	}
-	leaf := t.used.cert.Leaf
-	is := judgeValidity(leaf, now)
-	if is == t.warned {
-		return
-	}
-	t.warned = is
-	times := []zap.Field{zap.Time("valid_from", leaf.NotBefore.UTC()), zap.Time("expires_at", leaf.NotAfter.UTC())}
-	switch is {
-	case nearlyExpired:
-		t.files.Log.Warn("client certificate expires soon", times...)
-	case expired:
-		t.files.Log.Warn("client certificate has expired", times...)
-	case notYetValid:
-		t.files.Log.Warn("client certificate is not valid yet", times...)
-	}
-}
-
-// warnReadable says that the key is no secret on this machine (T33), as the config says it of its secrets. The caller
-// holds looking, or is the only one to know t.
-func (t *Transport) warnReadable() {
-	if info := t.stamp[keyFile]; info != nil && info.Mode().Perm()&0o004 != 0 {
-		t.files.Log.Warn("every user of this machine may read the key file", zap.String("path", t.files.Key))
 	}
 }
 

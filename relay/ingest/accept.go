@@ -115,8 +115,8 @@ func refuse(err error, key string) *problem.Error {
 		return problem.New(http.StatusTooManyRequests, "too many deliveries are pending (store.max_pending); "+
 			"try again later").RetryAfter(retryBacklog)
 	case errors.Is(err, store.ErrNoSpace):
-		e := problem.New(http.StatusInsufficientStorage, "the free disk space is below the reserve (store.min_free); "+
-			"make room, deliveries go on meanwhile").RetryAfter(retryNoSpace)
+		e := problem.New(http.StatusInsufficientStorage, "the free disk space is below the reserve; make room on the "+
+			"disk of store.path, deliveries go on meanwhile").RetryAfter(retryNoSpace)
 		e.Cause = err
 		return e
 	case errors.Is(err, store.ErrTooLarge):

@@ -24,7 +24,7 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request, head header
 	}
 	memory := &share{h: h}
 	defer memory.release()
-	s := several{h: h, place: "line", key: "id", span: head.span, parts: &batch{
+	s := several{h: h, place: "line", key: "id", span: head.span, caller: head.caller, parts: &batch{
 		lines: lineReader{in: in, limit: int(h.maxBody()) + partSlop, memory: memory}, head: head, maxBody: h.maxBody(),
 	}}
 	return s.serve(w, r)
@@ -88,7 +88,9 @@ func (b *batch) post(raw []byte) (incoming, error) {
 			b.maxBody)
 	}
 	in := incoming{
-		post:   Post{Destination: l.to, Event: l.event, Key: l.key, ContentType: jsonType, Body: l.data},
+		post: Post{
+			Destination: l.to, Event: l.event, Key: l.key, ContentType: jsonType, Body: l.data, Caller: b.head.caller,
+		},
 		timing: l.timing, hops: b.head.hops, always: b.head.trace, header: l.header,
 	}
 	if len(l.header[traceParent]) > 0 {
@@ -100,7 +102,7 @@ func (b *batch) post(raw []byte) (incoming, error) {
 			target = eventsPath + l.event
 		}
 		in.idempotency = repeat{
-			key: sha256.Sum256([]byte(l.id)), target: target, contentType: jsonType, order: l.key,
+			key: sha256.Sum256([]byte(l.id)), target: target, contentType: jsonType, order: l.key, bounded: bounded(b.head.caller),
 		}.fingerprint(l.data)
 	}
 	return in, nil

@@ -19,7 +19,7 @@ func (h *Handler) serveCloudBatch(w http.ResponseWriter, r *http.Request, head h
 	memory := &share{h: h}
 	defer memory.release()
 	head.contentType = cloudJSONType
-	s := several{h: h, place: "event", key: cloudKey, span: head.span, parts: newCloudBatch(in, head, h.maxBody(), memory)}
+	s := several{h: h, place: "event", key: cloudKey, span: head.span, caller: head.caller, parts: newCloudBatch(in, head, h.maxBody(), memory)}
 	return s.serve(w, r)
 }
 

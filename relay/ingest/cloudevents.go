@@ -88,10 +88,11 @@ func (h *Handler) serveCloudEvent(w http.ResponseWriter, r *http.Request, head h
 // incoming turns an event into a post with a body.
 func (e cloudEvent) incoming(head header, body []byte) incoming {
 	return incoming{
-		post:   Post{Event: e.kind, Key: head.order, ContentType: e.contentType, Body: body},
+		post:   Post{Event: e.kind, Key: head.order, ContentType: e.contentType, Body: body, Caller: head.caller},
 		timing: head.timing, hops: head.hops, always: slices.Concat(head.trace, e.fields),
 		idempotency: repeat{
 			key: e.digest(), target: cloudPath + "/" + e.kind, contentType: e.format(), order: head.order,
+			bounded: bounded(head.caller),
 		}.fingerprint(body),
 	}
 }

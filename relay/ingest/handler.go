@@ -47,6 +47,10 @@ type Handler struct {
 	Acceptor store.Acceptor // required
 	Router   Router         // required
 
+	// Caller returns who makes a request, by its context, if that is bounded in what it may post. nil, and a func that
+	// returns nil, mean that everybody may post everything.
+	Caller func(ctx context.Context) Caller
+
 	// Wake is told of each new delivery, once it is stored or may have been, with its place in the queue. It must not
 	// block. nil tells nobody.
 	Wake func(destination string, c store.Cursor)
@@ -130,6 +134,10 @@ func (h *Handler) servePosted(w http.ResponseWriter, r *http.Request, to target,
 		return err
 	}
 	head.span, head.trace = span, span.context(head.trace)
+	head.caller = h.callerOf(r)
+	if err := begin(head.caller); err != nil {
+		return err
+	}
 	switch to.place {
 	case batchPath:
 		return h.serveBatch(w, r, head)
@@ -145,14 +153,19 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, to target, h
 	in := incoming{
 		post: Post{
 			Destination: to.destination, Event: to.event, Key: head.order, Path: to.path, ContentType: head.contentType,
+			Caller: head.caller,
 		},
 		timing: head.timing, hops: head.hops, always: head.trace, header: r.Header,
 	}
+	// What can be judged before the body is, so that it is not sent for nothing.
 	var err error
-	if to.place == toPath { // judged before the body has been sent for nothing
-		if in.routes, err = h.route(in.post); err != nil {
-			return err
-		}
+	if to.place == toPath {
+		in.routes, err = h.route(in.post)
+	} else {
+		err = refuseRoute(in.post, may(in.post, nil))
+	}
+	if err != nil {
+		return err
 	}
 	if !head.hasKey && (r.ContentLength < 0 || r.ContentLength > freeBody) {
 		// So is a full store, but for a post that may have been made before: that one is answered all the same.
@@ -174,7 +187,7 @@ func (h *Handler) servePost(w http.ResponseWriter, r *http.Request, to target, h
 	if head.hasKey {
 		in.idempotency = repeat{
 			key: sha256.Sum256([]byte(head.key)), target: to.place + to.destination + to.event, path: to.path,
-			contentType: head.contentType, order: head.order,
+			contentType: head.contentType, order: head.order, bounded: bounded(head.caller),
 		}.fingerprint(body)
 	}
 	return h.take(w, r, in, taking{wait: head.wait, release: release, key: idempotencyKey, span: head.span})

@@ -31,7 +31,8 @@ type header struct {
 	wait        time.Duration // from Prefer: wait; 0 for none
 	hops        int           // relays that the request came through
 	trace       []store.Field // trace context that messages keep
-	span        *acceptSpan   // of the request; parseHeader leaves it alone
+	span        *acceptSpan   // of the request; parseHeader leaves it and caller alone
+	caller      Caller        // who makes the request; nil for one without bounds
 }
 
 // parseHeader reads the headers of a post, and refuses those that cannot be honoured.
@@ -189,6 +190,11 @@ type repeat struct {
 	path        string   // what follows the destination
 	contentType string
 	order       string // ordering key
+
+	// bounded is that the caller may not post everything. Its keys then count for each target by themselves, and apart from
+	// those of callers without bounds: it could else find out which keys others use for what it may not post, or take
+	// them, so that the posts of the others are refused.
+	bounded bool
 }
 
 // fingerprint returns the digests by which a repeated post is recognised. Each part goes in with its length before
@@ -201,6 +207,12 @@ func (r repeat) fingerprint(body []byte) *store.Idempotency {
 	writePart(sum, body)
 	f := &store.Idempotency{Key: r.key}
 	sum.Sum(f.Content[:0])
+	if r.bounded {
+		own := sha256.New()
+		writePart(own, []byte(r.target))
+		writePart(own, r.key[:])
+		own.Sum(f.Key[:0])
+	}
 	return f
 }
 

@@ -101,6 +101,8 @@ const (
 	reasonFilter    reason = "filter"
 	reasonConflict  reason = "key_conflict"
 	reasonBacklog   reason = "backlog"
+	reasonForbidden reason = "forbidden"
+	reasonRate      reason = "token_rate"
 	reasonMemory    reason = "memory"
 	reasonLoop      reason = "loop"
 	reasonNoSpace   reason = "no_space"
@@ -111,7 +113,7 @@ const (
 func allReasons() []reason {
 	return []reason{
 		reasonInvalid, reasonUnknown, reasonMethod, reasonSlow, reasonTooLarge, reasonMediaType, reasonFilter, reasonConflict,
-		reasonBacklog, reasonMemory, reasonLoop, reasonNoSpace, reasonStopping, reasonInternal,
+		reasonBacklog, reasonForbidden, reasonRate, reasonMemory, reasonLoop, reasonNoSpace, reasonStopping, reasonInternal,
 	}
 }
 
@@ -139,7 +141,12 @@ func reasonOf(err error) reason {
 			return reasonConflict
 		}
 		return reasonFilter
+	case http.StatusForbidden:
+		return reasonForbidden
 	case http.StatusTooManyRequests:
+		if errors.Is(err, errRate) {
+			return reasonRate
+		}
 		return reasonBacklog
 	case http.StatusLoopDetected:
 		return reasonLoop

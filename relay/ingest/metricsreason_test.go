@@ -11,10 +11,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-relay/postern/relay/problem"
 	"github.com/postern-relay/postern/store"
 )
+
+// slow is a Caller who has used up its rate.
+type slow struct{ Caller }
+
+func (slow) Begin() time.Duration { return time.Second }
 
 func TestReasonOf(t *testing.T) {
 	for _, tc := range []struct {
@@ -25,6 +31,8 @@ func TestReasonOf(t *testing.T) {
 		{"the same key with another body", refuse(store.ErrKeyConflict, idempotencyKey), reasonConflict},
 		{"a filter that costs too much", problem.New(http.StatusUnprocessableEntity, "too many steps"), reasonFilter},
 		{"a full backlog", refuse(store.ErrBacklog, idempotencyKey), reasonBacklog},
+		{"a caller beyond its rate", begin(slow{}), reasonRate},
+		{"a post that its caller may not make", refuseRoute(Post{}, &RouteError{Fault: NotAllowed, Err: errors.New("no")}), reasonForbidden},
 		{"a full disk", refuse(store.ErrNoSpace, idempotencyKey), reasonNoSpace},
 		{"a message that the store cannot keep", refuse(store.ErrTooLarge, idempotencyKey), reasonTooLarge},
 		{"a store that is closing", refuse(store.ErrClosed, idempotencyKey), reasonStopping},

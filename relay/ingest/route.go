@@ -27,6 +27,9 @@ type Post struct {
 	Path        string // as in store.Message; empty for nothing. Only with a Destination
 	ContentType string // of the body; empty if the app sent none
 
+	// Caller is who posts, if that is bounded in what it may post; nil if not. A Router need not look at it.
+	Caller Caller
+
 	// Body is the message's body, for filters on events. It is nil with a Destination, whose posts no filter concerns,
 	// and is the caller's again when Route has returned.
 	Body []byte
@@ -54,6 +57,7 @@ const (
 	FilterTooCostly                          // a filter takes too many steps on the body: 422
 	ReservedEvent                            // the Event is one that only Postern's own messages have: 400
 	TooManyRoutes                            // more than store.MaxDeliveries destinations want the event: 500
+	NotAllowed                               // the caller may not make the post: 403
 )
 
 // RouteError says why a post goes nowhere, in a form that becomes an answer.
@@ -62,7 +66,7 @@ type RouteError struct {
 	Destination string // UnknownDestination, PathNotForwarded: its name as posted; BodyNotJSON, FilterTooCostly: whose filter it is
 	Event       string // ReservedEvent: as posted
 	Nearest     string // UnknownDestination: the name most like it; empty for none
-	Err         error  // BodyNotJSON: what is wrong with the body, fit for the client; nil otherwise
+	Err         error  // BodyNotJSON: what is wrong with the body; NotAllowed: why; fit for the client. nil otherwise
 }
 
 func (e *RouteError) Error() string {
@@ -82,6 +86,8 @@ func (e *RouteError) Error() string {
 		return fmt.Sprintf("the filter (when) of destination %.100q takes too many steps on this body; make the body smaller, or the filter simpler", e.Destination)
 	case ReservedEvent:
 		return fmt.Sprintf("the event %.100q begins like those of Postern itself; use a name with another first segment", e.Event)
+	case NotAllowed:
+		return e.Err.Error()
 	case TooManyRoutes:
 		return fmt.Sprintf("more than %d destinations want this event; narrow their events in the config", store.MaxDeliveries)
 	default:
@@ -91,21 +97,39 @@ func (e *RouteError) Error() string {
 
 func (e *RouteError) Unwrap() error { return e.Err }
 
-// route asks the Router where a post goes.
+// route asks the Router where a post goes, and its caller whether it may. Its errors are answers, if they are the post's
+// fault.
 func (h *Handler) route(p Post) ([]Route, error) {
 	if p.Destination != "" {
 		p.Body = nil
+	}
+	// In this order, so that a caller learns nothing of destinations that it may not post to.
+	if err := may(p, nil); err != nil {
+		return nil, refuseRoute(p, err)
 	}
 	routes, err := h.Router.Route(p)
 	if err == nil && len(routes) > store.MaxDeliveries {
 		err = &RouteError{Fault: TooManyRoutes}
 	}
+	if err == nil {
+		err = may(p, routes)
+	}
+	if err != nil {
+		return nil, refuseRoute(p, err)
+	}
+	return routes, nil
+}
+
+// refuseRoute turns an error that is a post's fault into an answer, and leaves others as they are.
+func refuseRoute(p Post, err error) error {
 	fault, ok := errors.AsType[*RouteError](err)
 	if !ok {
-		return routes, err
+		return err
 	}
 	status := http.StatusInternalServerError
 	switch fault.Fault {
+	case NotAllowed:
+		status = http.StatusForbidden
 	case UnknownDestination:
 		status = http.StatusNotFound
 	case PathNotForwarded:
@@ -118,5 +142,5 @@ func (h *Handler) route(p Post) ([]Route, error) {
 	case FilterTooCostly:
 		status = http.StatusUnprocessableEntity
 	}
-	return nil, &problem.Error{Status: status, Detail: fault.Error()}
+	return &problem.Error{Status: status, Detail: fault.Error()}
 }

@@ -39,6 +39,8 @@ type several struct {
 	key   string // what the client calls its idempotency keys
 	span  *acceptSpan
 
+	caller Caller // who makes the request; nil for one without bounds
+
 	places     []int32 // of the posts so far
 	sizes      []int32 // of their bodies
 	deliveries int
@@ -67,6 +69,9 @@ func (s *several) serve(w http.ResponseWriter, r *http.Request) error {
 		if !a.Existing {
 			s.h.wake(a.Message)
 		}
+	}
+	if s.caller != nil && len(accepted) > 1 {
+		s.caller.More(len(accepted) - 1)
 	}
 	s.span.acceptedAll(accepted, s.h.acceptedStatus())
 	s.h.answerAll(w, accepted)

@@ -2,7 +2,9 @@ package lane
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -313,8 +315,10 @@ func TestAPanicEndsOneDeliveryOnly(t *testing.T) {
 			t.Errorf("got reason %q, want %q", got, want)
 		}
 		checkState(t, mem, fine.ID, store.Delivered)
-		if got := logs.FilterMessage("attempt panicked").Len(); got != 1 {
-			t.Errorf("got %d lines about the panic, want 1", got)
+		if got := logs.FilterMessage("attempt panicked").All(); len(got) != 1 {
+			t.Errorf("got %d lines about the panic, want 1", len(got))
+		} else if fields := got[0].ContextMap(); strings.Contains(fmt.Sprint(fields), "poison") || !strings.Contains(fmt.Sprint(fields["stack"]), "TestAPanic") {
+			t.Errorf("got %v, want the place of the panic, and not its value", fields)
 		}
 		if got := logs.FilterMessage("delivery ended").Len(); got != 2 {
 			t.Errorf("got %d lines about ended deliveries, want 2", got)

@@ -3,13 +3,13 @@ package lane
 import (
 	"context"
 	"errors"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/postern-relay/postern/relay/problem"
 	"github.com/postern-relay/postern/store"
 )
 
@@ -73,7 +73,7 @@ func (r *runner) sendOnce(f *flight) (a store.Attempt) {
 	start := r.now()
 	defer func() {
 		if p := recover(); p != nil {
-			r.log.Error("attempt panicked", zap.Stringer("delivery_id", f.before.ID), zap.Any("reason", p), zap.ByteString("stack", debug.Stack()))
+			r.log.Error("attempt panicked", zap.Stringer("delivery_id", f.before.ID), zap.String("reason", problem.PanicReason(p)), zap.Stack("stack"))
 			a = store.Attempt{
 				Class: store.ClassRender, Error: "internal error",
 				StartedAt: start.UTC().Truncate(time.Millisecond), Took: r.now().Sub(start),

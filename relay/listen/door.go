@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,46 +25,86 @@ const (
 
 // door lets requests in, or answers them itself. See the package comment for the order of its checks.
 type door struct {
-	next   http.Handler
-	log    *zap.Logger
-	now    func() time.Time
-	tokens atomic.Pointer[tokens] // nil lets everybody in
+	next     http.Handler
+	log      *zap.Logger
+	now      func() time.Time
+	public   func(path string) bool // paths that need no token
+	metrics  *doorMetrics
+	failures failures
+	checks   []check // what each request has to pass before its token counts, in this order
 
-	loopback bool   // the Host rule applies
-	open     bool   // other hosts can reach it: a token is required
-	address  string // that is bound, for a person
-	port     string // of it, for the Host rule
+	setting sync.Mutex             // held while the tokens are replaced
+	tokens  atomic.Pointer[tokens] // in force; an empty list lets everybody in
+
+	secure   *secure // nil without TLS
+	loopback bool    // the Host rule applies, but with TLS
+	open     bool    // other hosts can reach it: a token is required
+	address  string  // that is bound, for a person
+	key      string  // of the tokens in the config, for a person
+	port     string  // of it, for the Host rule
 }
 
 func newDoor(o Options) (*door, error) {
-	d := &door{next: o.Handler, log: o.Log, now: o.Now}
-	t, err := newTokens(o.Tokens, o.Now, o.Log)
-	if err != nil {
-		return nil, err
+	d := &door{next: o.Handler, log: o.Log, now: o.Now, public: o.Public, metrics: o.Metrics.of(o.Name), key: o.TokensKey}
+	d.checks = []check{
+		{closedFraming, checkFraming}, {closedSize, checkSize}, {closedHost, d.checkHost}, {closedClient, d.checkClient},
+		{closedOrigin, checkOrigin},
 	}
-	d.tokens.Store(t)
-	return d, nil
+	d.tokens.Store(new(tokens))
+	return d, d.setTokens(o.Tokens)
+}
+
+// check refuses requests for one reason.
+type check struct {
+	reason closed
+	refuse func(*http.Request) error // nil for a request that may go on
+}
+
+// checkTokens says why a list cannot be put in force.
+func (d *door) checkTokens(list []Token) error {
+	if d.open && len(list) == 0 {
+		return d.tokenRequired()
+	}
+	return checkTokens(list)
+}
+
+// setTokens replaces the tokens. What was let in with one that is gone is cut off.
+func (d *door) setTokens(list []Token) error {
+	d.setting.Lock()
+	defer d.setting.Unlock()
+	if err := d.checkTokens(list); err != nil {
+		return err
+	}
+	before := *d.tokens.Load()
+	after := newTokens(list, before, d.metrics)
+	d.tokens.Store(&after)
+	d.metrics.settle(before, after)
+	before.retire(after)
+	return nil
 }
 
 // bound tells the door the address that it guards, before the first request. It judges the address that is really
 // bound, since a name may turn out to be anything.
 func (d *door) bound(address net.Addr) error {
+	if _, ok := address.(*net.UnixAddr); ok {
+		return nil // no browser gets there, and the mode of its file says who may
+	}
 	tcp, ok := address.(*net.TCPAddr)
 	if !ok {
-		return nil // a Unix socket: no browser gets there, and the mode of its file says who may
+		return &ConfigError{fmt.Errorf("listen on %q: want a TCP or a Unix socket, not one of %s", address, address.Network())}
 	}
 	d.loopback = tcp.IP.IsLoopback()
 	d.open = !d.loopback
 	d.address, d.port = tcp.String(), strconv.Itoa(tcp.Port)
-	if d.open && d.tokens.Load() == nil {
-		return tokenRequired(address)
+	if d.open && len(*d.tokens.Load()) == 0 {
+		return d.tokenRequired()
 	}
 	return nil
 }
 
-func tokenRequired(address net.Addr) error {
-	return fmt.Errorf("listen on %q: a token is required on an address that is not loopback; "+
-		"set one, or listen on 127.0.0.1 or a Unix socket", address)
+func (d *door) tokenRequired() error {
+	return &ConfigError{fmt.Errorf("listen on %q: a token is required on an address that is not loopback; "+
+		"set %s, or listen on 127.0.0.1 or a Unix socket", d.address, d.key)}
 }
 
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -72,33 +114,49 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1) {
 		w.Header().Set("Connection", "close")
 	}
-	if err := d.admit(r); err != nil {
+	with, err := d.admit(r)
+	if d.log.Core().Enabled(zap.DebugLevel) {
+		var write func()
+		w, write = d.journal(w, r, with)
+		defer write()
+	}
+	if err != nil {
 		problem.Write(w, r, d.log, err)
 		return
 	}
-	d.next.ServeHTTP(w, r)
+	if with == nil {
+		d.next.ServeHTTP(w, r)
+		return
+	}
+	if with.requests != nil {
+		with.requests.Inc()
+	}
+	ctx, leave := with.visits.begin(r.Context())
+	defer leave()
+	if with.Holder != nil {
+		ctx = context.WithValue(ctx, holderKey{}, with.Holder)
+	}
+	d.next.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// admit returns nil for a request that may come in.
-func (d *door) admit(r *http.Request) error {
-	if err := checkFraming(r); err != nil {
-		return err
+// admit returns nil for a request that may come in, with the token that it has brought; that is nil where none is asked
+// for.
+func (d *door) admit(r *http.Request) (with *entry, err error) {
+	for _, c := range d.checks {
+		if err := c.refuse(r); err != nil {
+			d.metrics.turnAway(c.reason)
+			return nil, err
+		}
 	}
-	if err := checkSize(r); err != nil {
-		return err
+	list := *d.tokens.Load()
+	if path := r.URL.Path; len(list) == 0 || path == "/livez" || path == "/readyz" || d.public != nil && d.public(path) {
+		return nil, nil
 	}
-	if d.loopback && !d.ourHost(r) {
-		return problem.New(http.StatusMisdirectedRequest, "the Host header does not name this listener; "+
-			"use http://%s", d.address).Closing()
+	with, why := list.authenticate(r)
+	if why != "" {
+		return nil, d.refuse(r, why)
 	}
-	if fromAnotherSite(r) {
-		return problem.New(http.StatusForbidden, "this request comes from a page of another site, which may not use "+
-			"Postern; call it from a program, without an Origin header").Closing()
-	}
-	if tokens := d.tokens.Load(); tokens != nil && r.URL.Path != "/livez" && r.URL.Path != "/readyz" {
-		return tokens.check(r)
-	}
-	return nil
+	return with, nil
 }
 
 // checkFraming refuses requests that mean a proxy, or that a proxy could read otherwise (RFC 9112, sections 3.2.2 to
@@ -137,6 +195,31 @@ func checkSize(r *http.Request) error {
 			fields, maxHeaders).Closing()
 	}
 	return nil
+}
+
+func (d *door) checkHost(r *http.Request) error {
+	switch {
+	case d.secure != nil:
+		return d.secure.checkHost(r)
+	case d.loopback && !d.ourHost(r):
+		return problem.New(http.StatusMisdirectedRequest, "the Host header does not name this listener; use http://%s", d.address).Closing()
+	}
+	return nil
+}
+
+func (d *door) checkClient(r *http.Request) error {
+	if d.secure == nil {
+		return nil
+	}
+	return d.secure.checkClient(r)
+}
+
+func checkOrigin(r *http.Request) error {
+	if !fromAnotherSite(r) {
+		return nil
+	}
+	return problem.New(http.StatusForbidden, "this request comes from a page of another site, which may not use Postern; "+
+		"call it from a program, without an Origin header").Closing()
 }
 
 // ourHost reports whether the request's Host is a loopback name with our port, or without a port. A page whose name

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/postern-relay/postern/relay/listen"
 )
 
@@ -202,5 +205,50 @@ func TestOrigin(t *testing.T) {
 				t.Errorf("got content type %q, want a problem", got[0].Header.Get("Content-Type"))
 			}
 		})
+	}
+}
+
+func TestWhatIsTurnedAwayIsCounted(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	metrics, err := listen.NewMetrics(reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, handler := start(t, listen.Options{Metrics: metrics, Name: "ingest", Tokens: tokens(t, "right")})
+	const right = "Authorization: Bearer right\r\n"
+	for _, raw := range []string{
+		"GET / HTTP/1.1\r\nHost: HOST\r\n" + right,
+		"TRACE / HTTP/1.1\r\nHost: HOST\r\n" + right,
+		"GET http://HOST/ HTTP/1.1\r\nHost: HOST\r\n" + right,
+		"GET / HTTP/1.1\r\nHost: HOST\r\n" + right + strings.Repeat("X: a\r\n", 128),
+		"GET / HTTP/1.1\r\nHost: evil.example\r\n" + right,
+		"GET / HTTP/1.1\r\nHost:\r\n" + right,
+		"GET / HTTP/1.1\r\nHost: evil.example\r\nAuthorization: Bearer wrong\r\n",
+		"GET / HTTP/1.1\r\nHost: HOST\r\nOrigin: https://evil.example\r\n" + right,
+	} {
+		if got := exchange(t, s, raw+"Connection: close\r\n\r\n"); len(got) != 1 {
+			t.Fatalf("%q: got %d answers, want one", raw, len(got))
+		}
+	}
+	if got := handler.count.Load(); got != 1 {
+		t.Errorf("got %d requests let in, want 1", got)
+	}
+	const want = `
+		# HELP postern_listener_refusals_total Requests that a listener refused before their token counted, by reason: framing that could be read in two ways, size of the head, a Host that is not ours, a client certificate that is not accepted any more, or the page of another site as their origin. What is no HTTP at all is not counted.
+		# TYPE postern_listener_refusals_total counter
+		postern_listener_refusals_total{listener="ingest",reason="client"} 0
+		postern_listener_refusals_total{listener="ingest",reason="framing"} 2
+		postern_listener_refusals_total{listener="ingest",reason="host"} 3
+		postern_listener_refusals_total{listener="ingest",reason="origin"} 1
+		postern_listener_refusals_total{listener="ingest",reason="size"} 1
+		# HELP postern_token_refusals_total Requests that a listener refused for their token, by reason: none, no bearer token, one that is not in force, or either of these after too many of them.
+		# TYPE postern_token_refusals_total counter
+		postern_token_refusals_total{listener="ingest",reason="malformed"} 0
+		postern_token_refusals_total{listener="ingest",reason="missing"} 0
+		postern_token_refusals_total{listener="ingest",reason="throttled"} 0
+		postern_token_refusals_total{listener="ingest",reason="unknown"} 0
+	`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "postern_listener_refusals_total", "postern_token_refusals_total"); err != nil {
+		t.Error(err)
 	}
 }

@@ -33,7 +33,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		<-l.slots
 		return nil, err
 	}
-	return &slotConn{Conn: conn, free: func() { <-l.slots }}, nil
+	return &slotConn{Conn: conn, peer: peerAddr(conn), free: func() { <-l.slots }}, nil
 }
 
 // Close ends Accept too when it waits for a slot. Further calls return what the first did.
@@ -48,9 +48,13 @@ func (l *limited) Close() error {
 // slotConn frees its slot when it is closed.
 type slotConn struct {
 	net.Conn
+	peer net.Addr
 	once sync.Once
 	free func()
 }
+
+// RemoteAddr is what requests have as their RemoteAddr, and the log as the peer.
+func (c *slotConn) RemoteAddr() net.Addr { return c.peer }
 
 func (c *slotConn) Close() error {
 	err := c.Conn.Close()

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -109,92 +108,6 @@ func exchange(t testing.TB, s *listen.Server, raw string) []*http.Response {
 	}
 	t.Fatalf("got %d answers and more, want an end", len(all))
 	return nil
-}
-
-func TestOpenRefuses(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	for _, tc := range []struct {
-		name string
-		o    listen.Options
-		want string
-	}{
-		{"a missing handler", listen.Options{Address: "127.0.0.1:0"}, "Handler is required"},
-		{"an address without a port", listen.Options{Address: "127.0.0.1", Handler: &echo{}}, "want host:port or unix:///path"},
-		{"a relative socket", listen.Options{Address: "unix://a.sock", Handler: &echo{}}, "starts with /"},
-		{"a file in the socket's place", listen.Options{Address: "unix://" + file, Handler: &echo{}}, "it is no socket"},
-		{"a port in use", listen.Options{Address: taken.Addr().String(), Handler: &echo{}}, "address already in use"},
-		{"all addresses without a token", listen.Options{Address: "0.0.0.0:0", Handler: &echo{}}, "a token is required"},
-		{"all IPv6 addresses without a token", listen.Options{Address: "[::]:0", Handler: &echo{}}, "a token is required"},
-		{"an empty token", listen.Options{Address: "127.0.0.1:0", Handler: &echo{}, Tokens: []string{""}}, "a token must be"},
-		{"a token that no header can carry", listen.Options{Address: "127.0.0.1:0", Handler: &echo{}, Tokens: []string{"a b"}}, "a token must be"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			s, err := listen.Open(tc.o)
-			if err == nil {
-				t.Fatalf("got a server, want an error; close: %v", s.Close())
-			}
-			if !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("got %q, want it to say %q", err, tc.want)
-			}
-		})
-	}
-}
-
-func TestUnixSocket(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "in.sock")
-	// What a killed process leaves behind: a socket file that nobody serves.
-	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stale.SetUnlinkOnClose(false)
-	if err := stale.Close(); err != nil {
-		t.Fatal(err)
-	}
-
-	s, err := listen.Open(listen.Options{Address: "unix://" + path, Handler: &echo{}})
-	if err != nil {
-		t.Fatalf("open over a stale socket: %v", err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := info.Mode().Perm(); got != 0o600 {
-		t.Errorf("got mode %o, want 600", got)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-
-	t.Run("any Host is fine, no browser gets there", func(t *testing.T) {
-		got := exchange(t, s, "POST /to/a HTTP/1.1\r\nHost: whatever\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
-		if len(got) != 1 || got[0].StatusCode != http.StatusOK {
-			t.Errorf("got %v, want one 200", got)
-		}
-	})
-	t.Run("a socket that is served is left alone", func(t *testing.T) {
-		if second, err := listen.Open(listen.Options{Address: "unix://" + path, Handler: &echo{}}); err == nil {
-			t.Errorf("got a second server, want an error; close: %v", second.Close())
-		} else if !strings.Contains(err.Error(), "another process serves") {
-			t.Errorf("got %q, want it to tell of the other process", err)
-		}
-	})
-	cancel()
-	if err := <-done; err != nil {
-		t.Errorf("run: %v", err)
-	}
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("got %v for the file after the end, want it gone", err)
-	}
 }
 
 func TestClose(t *testing.T) {

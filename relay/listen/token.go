@@ -1,143 +1,191 @@
 package listen
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
-	"time"
 
-	"go.uber.org/zap"
-
-	"github.com/postern-relay/postern/relay/problem"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-const (
-	failuresAllowed = 20          // wrong tokens of one peer, in one window
-	failureWindow   = time.Minute // how long a failure counts
-	failurePeers    = 1024        // peers that are told apart in one window; the others share one count
-	challenge       = `Bearer realm="postern"`
-)
-
-// tokens checks bearer tokens. A right one always passes, however many wrong ones came from the same peer before:
-// otherwise one forgotten client with an old token could lock out the app beside it. What a peer that goes on
-// guessing gets is 429 and a closed connection, and no more lines in the log.
-type tokens struct {
-	digests [][sha256.Size]byte
-	log     *zap.Logger
-	now     func() time.Time
-
-	mu       sync.Mutex // guards the fields below
-	since    time.Time  // begin of the window
-	failures map[netip.Addr]int
+// Token is a bearer token (RFC 6750, section 2.1) that a listener lets in.
+type Token struct {
+	Name   string // what log and metrics call it, unique within a list; required
+	Digest Digest // of the token itself, from ParseToken; required
+	Holder any    // what HolderOf returns for a request that brings the token; nil for nothing
 }
 
-// newTokens returns nil if there are no tokens to ask for.
-func newTokens(list []string, now func() time.Time, log *zap.Logger) (*tokens, error) {
-	if len(list) == 0 {
-		return nil, nil
-	}
-	t := &tokens{log: log, now: now, failures: make(map[netip.Addr]int)}
-	for _, token := range list {
-		if err := CheckToken(token); err != nil {
-			return nil, fmt.Errorf("listen: %w", err)
-		}
-		t.digests = append(t.digests, sha256.Sum256([]byte(token)))
-	}
-	return t, nil
-}
+// Digest is what a listener keeps of a token: its SHA-256.
+type Digest [sha256.Size]byte
 
-// CheckToken returns an error for a text that cannot be sent as a bearer token. It does not repeat the text.
-func CheckToken(token string) error {
-	if token == "" || strings.Trim(token, tokenChars) != "" {
-		return errors.New("a token must be one or more of the characters A-Z a-z 0-9 - . _ ~ + / =")
+// ParseToken returns the digest of a token, or an error for a text that cannot be sent as one. It does not repeat the
+// text.
+func ParseToken(text string) (Digest, error) {
+	if !isToken(text) {
+		return Digest{}, errors.New("a token must be one or more of the characters A-Z a-z 0-9 - . _ ~ + / =")
 	}
-	return nil
+	return sha256.Sum256([]byte(text)), nil
 }
 
 // tokenChars are those of b64token (RFC 6750, section 2.1).
 const tokenChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/="
 
-// check returns nil if the request carries one of the tokens, in its Authorization header: a token in the URL would
-// end up in logs, and is not looked at.
-func (t *tokens) check(r *http.Request) error {
-	given := r.Header["Authorization"]
-	if len(given) == 0 {
-		return refusal("a token is required; send it as Authorization: Bearer …")
+func isToken(text string) bool { return text != "" && strings.Trim(text, tokenChars) == "" }
+
+// HolderOf returns the Holder of the token that a request was let in with, by the request's context; nil without a
+// token, or for one without a Holder.
+func HolderOf(ctx context.Context) any {
+	return ctx.Value(holderKey{})
+}
+
+type holderKey struct{}
+
+// tokens are those of one listener. They never change.
+type tokens []*entry
+
+// entry is one token in force.
+type entry struct {
+	Token
+	visits   *visits            // shared with the entry of the same token in earlier and later lists
+	requests prometheus.Counter // nil counts nothing
+}
+
+// checkTokens says what is wrong with a list of tokens.
+func checkTokens(list []Token) error {
+	var none Digest
+	names, digests := map[string]bool{}, map[Digest]bool{}
+	for _, t := range list {
+		switch {
+		case t.Name == "" || subtle.ConstantTimeCompare(t.Digest[:], none[:]) == 1:
+			return errors.New("listen: a token needs a name and a digest")
+		case names[t.Name]:
+			return fmt.Errorf("listen: two tokens are called %q", t.Name)
+		case digests[t.Digest]:
+			return fmt.Errorf("listen: the token %q is the same as another one", t.Name)
+		}
+		names[t.Name], digests[t.Digest] = true, true
 	}
-	if len(given) == 1 && t.known(given[0]) {
+	return nil
+}
+
+// newTokens returns nil if there are no tokens to ask for. A token that was in force before keeps its visits.
+func newTokens(list []Token, before tokens, m *doorMetrics) tokens {
+	known := map[Digest]*visits{}
+	for _, e := range before {
+		known[e.Digest] = e.visits
+	}
+	var all tokens
+	for _, t := range list {
+		v := known[t.Digest]
+		if v == nil {
+			v = new(visits)
+		}
+		all = append(all, &entry{Token: t, visits: v, requests: m.requestsOf(t.Name)})
+	}
+	return all
+}
+
+// find compares with every token, and in constant time: how long it takes tells nothing of how near a guess was, nor of
+// which token it is. It returns nil for a token that is not among them.
+func (t tokens) find(given Digest) *entry {
+	at := -1
+	for i, e := range t {
+		at = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(given[:], e.Digest[:]), i, at)
+	}
+	if at < 0 {
 		return nil
 	}
-	peer := peerOf(r)
-	failures := t.fail(peer)
-	if failures > failuresAllowed {
-		return problem.New(http.StatusTooManyRequests, "too many wrong tokens from this address; correct the token and wait").
-			RetryAfter(int(failureWindow / time.Second)).Closing()
-	}
-	t.log.Warn("wrong token", zap.String("peer", peer.String()), zap.Int("failures", failures))
-	return refusal("the token is not one of those this listener knows; send the right one as Authorization: Bearer …")
+	return t[at]
 }
 
-func refusal(detail string) error {
-	return &problem.Error{
-		Status: http.StatusUnauthorized, Detail: detail,
-		Header: http.Header{"Www-Authenticate": {challenge}},
+// retire cuts off the requests of all tokens that are not in the list after.
+func (t tokens) retire(after tokens) {
+	kept := map[*visits]bool{}
+	for _, e := range after {
+		kept[e.visits] = true
 	}
-}
-
-// known compares with every token, and in constant time: how long it takes tells nothing of how near a guess was.
-func (t *tokens) known(authorization string) bool {
-	scheme, token, _ := strings.Cut(authorization, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return false
-	}
-	given := sha256.Sum256([]byte(strings.TrimLeft(token, " ")))
-	found := 0
-	for i := range t.digests {
-		found |= subtle.ConstantTimeCompare(given[:], t.digests[i][:])
-	}
-	return found == 1
-}
-
-// fail counts a failure of a peer and returns how many there were in this window. Its memory is bounded: peers
-// beyond the first failurePeers share the count of the zero address.
-func (t *tokens) fail(peer netip.Addr) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if now := t.now(); now.Sub(t.since) >= failureWindow || now.Before(t.since) {
-		t.since = now
-		clear(t.failures)
-	}
-	if _, seen := t.failures[peer]; !seen && len(t.failures) >= failurePeers {
-		peer = netip.Addr{}
-	}
-	t.failures[peer]++
-	return t.failures[peer]
-}
-
-// peerOf returns the address that failures are counted for: for IPv6 the network of 64 bits, since one host has all
-// of it, and the zero address for a Unix socket.
-func peerOf(r *http.Request) netip.Addr {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Addr{}
-	}
-	ip = ip.Unmap().WithZone("")
-	if ip.Is6() {
-		network, err := ip.Prefix(64)
-		if err != nil {
-			return netip.Addr{}
+	for _, e := range t {
+		if !kept[e.visits] {
+			e.visits.end()
 		}
-		return network.Addr()
 	}
-	return ip
+}
+
+// bearer reads the token out of the Authorization header (RFC 6750, section 2.1): a token in the URL would end up in
+// logs, and is not looked at. why is empty if there is one.
+func bearer(values []string) (token string, why refusal) {
+	if len(values) == 0 {
+		return "", tokenMissing
+	}
+	scheme, rest, _ := strings.Cut(values[0], " ")
+	token = strings.TrimLeft(rest, " ")
+	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") || !isToken(token) {
+		return "", tokenMalformed
+	}
+	return token, ""
+}
+
+// authenticate returns the token that a request brings, or nil with the reason why it must not come in.
+func (t tokens) authenticate(r *http.Request) (*entry, refusal) {
+	text, why := bearer(r.Header["Authorization"])
+	if why != "" {
+		return nil, why
+	}
+	if e := t.find(sha256.Sum256([]byte(text))); e != nil {
+		return e, ""
+	}
+	return nil, tokenUnknown
+}
+
+// errWithdrawn ends the requests that are in progress when their token is taken out of the list: a stream would
+// otherwise go on for as long as its client likes.
+var errWithdrawn = errors.New("the token was taken out of the config")
+
+// visits are the requests of one token that are in progress.
+type visits struct {
+	mu    sync.Mutex // guards the fields below
+	open  map[*visit]bool
+	ended bool // the token is not in force any more
+}
+
+// visit is one request.
+type visit struct{ cancel context.CancelCauseFunc }
+
+// begin notes a request. The context that it returns ends with the token; leave is to be called when the request is
+// over.
+func (v *visits) begin(ctx context.Context) (_ context.Context, leave func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	one := &visit{cancel}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ended {
+		cancel(errWithdrawn)
+		return ctx, func() {}
+	}
+	if v.open == nil {
+		v.open = map[*visit]bool{}
+	}
+	v.open[one] = true
+	return ctx, func() {
+		v.mu.Lock()
+		delete(v.open, one)
+		v.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// end cuts off the requests in progress, and those that come too late.
+func (v *visits) end() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.ended = true
+	for one := range v.open {
+		one.cancel(errWithdrawn)
+	}
+	v.open = nil
 }

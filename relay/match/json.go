@@ -38,8 +38,8 @@ type node struct {
 // client: it says what is wrong and at which byte, counted from 0, and quotes of the document no more than a
 // character. b is not kept. The caller bounds its length.
 func ParseJSON(b []byte) (Doc, error) {
-	if len(b) > math.MaxUint32 {
-		return Doc{}, fmt.Errorf("the document has %d bytes; at most %d can be read", len(b), math.MaxUint32)
+	if uint64(len(b)) > math.MaxUint32 {
+		return Doc{}, fmt.Errorf("the document has %d bytes; at most %d can be read", len(b), uint32(math.MaxUint32))
 	}
 	t := &tree{text: string(b)}
 	s := scanner{in: t.text, tree: t}

@@ -129,7 +129,7 @@ func (p *parser) indexOrSlice() (selector, error) {
 }
 
 // maxInteger is the largest integer in a path, and its negative the smallest (RFC 9535, section 2.1; RFC 7493).
-const maxInteger = 1<<53 - 1
+const maxInteger int64 = 1<<53 - 1
 
 // optionalInteger reads an integer without a fraction, an exponent or leading zeros, or returns nil if none follows.
 func (p *parser) optionalInteger() (*int64, error) {

@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"runtime/debug"
+	"runtime"
 	"strconv"
 	"unicode/utf8"
 
@@ -118,12 +118,22 @@ func protect(w http.ResponseWriter, r *http.Request, log *zap.Logger, h Handler)
 		default:
 			if log != nil {
 				log.Error("handler panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path),
-					zap.String("reason", fmt.Sprint(p)), zap.ByteString("stack", debug.Stack()))
+					zap.String("reason", PanicReason(p)), zap.Stack("stack"))
 			}
 			err = errPanicked
 		}
 	}()
 	return h(w, r)
+}
+
+// PanicReason says what a panic was about, by the value that recover has returned, for a log: the runtime's own texts
+// hold numbers and types alone, and of any other value, which may be about a message or a secret, the type says enough.
+// The stack beside it is better zap.Stack than debug.Stack, which shows the arguments of functions too.
+func PanicReason(value any) string {
+	if err, ok := value.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("a value of type %T", value)
 }
 
 // tracker knows whether an answer has begun.

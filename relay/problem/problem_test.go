@@ -155,8 +155,34 @@ func TestPanic(t *testing.T) {
 		t.Fatalf("got %d lines in the log, want 1", logs.Len())
 	}
 	fields := logs.All()[0].ContextMap()
-	if stack, _ := fields["stack"].(string); fields["reason"] != "the stone of folly" || !strings.Contains(stack, "TestPanic") {
-		t.Errorf("got reason %v and stack %q, want those of the panic", fields["reason"], stack)
+	stack, _ := fields["stack"].(string)
+	if fields["reason"] != "a value of type string" || !strings.Contains(stack, "TestPanic") || strings.Contains(stack, "0x") {
+		t.Errorf("got reason %v and stack %q, want the kind of the panic, and its place without arguments", fields["reason"], stack)
+	}
+}
+
+func TestThePanicOfTheRuntimeIsTold(t *testing.T) {
+	recovered := func(f func()) (value any) {
+		defer func() { value = recover() }()
+		f()
+		return nil
+	}
+	secret := []string{"s3cr3t"}
+	for _, c := range []struct {
+		name string
+		do   func()
+		want string
+	}{
+		{"an index", func() { _ = secret[len(secret[0])] }, "runtime error: index out of range [6] with length 1"},
+		{"a type", func() { _ = any(secret[0]).(error) }, "interface conversion: string is not error: missing method Error"},
+		{"a text of our own", func() { panic(secret[0]) }, "a value of type string"},
+		{"an error", func() { panic(errors.New(secret[0])) }, "a value of type *errors.errorString"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := problem.PanicReason(recovered(c.do)); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
 	}
 }
 

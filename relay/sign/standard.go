@@ -44,15 +44,36 @@ func NewStandard(secrets []string) (*Standard, error) {
 	return v.signer()
 }
 
+// StandardFaults returns what is wrong with each of the secrets of a Standard by itself, in their order, and nil where
+// nothing is. That two are the same only NewStandard tells.
+func StandardFaults(secrets []string) []error {
+	faults := make([]error, len(secrets))
+	for i, text := range secrets {
+		k, _, err := readStandardKey(i, text)
+		if err == nil {
+			err = k.checkSigns(i)
+		}
+		faults[i] = err
+	}
+	return faults
+}
+
 // signer returns a Standard with the same keys, all of which must be secrets.
 func (v *StandardVerifier) signer() (*Standard, error) {
 	for i, k := range v.keys {
-		if k.mac == nil && k.private == nil {
-			return nil, fmt.Errorf("secret %d is a public key (whpk_), which cannot sign; "+
-				"write the whsk_ secret that it belongs to", i+1)
+		if err := k.checkSigns(i); err != nil {
+			return nil, err
 		}
 	}
 	return &Standard{*v}, nil
+}
+
+// checkSigns returns an error for the i-th key if it is a public one.
+func (k *standardKey) checkSigns(i int) error {
+	if k.mac == nil && k.private == nil {
+		return fmt.Errorf("secret %d is a public key (whpk_), which cannot sign; write the whsk_ secret that it belongs to", i+1)
+	}
+	return nil
 }
 
 // standardRecipe leaves the labels to StandardVerifier, since they depend on the key.
@@ -93,9 +114,9 @@ func newStandardVerifier(r func() recipe, keys []string) (*StandardVerifier, err
 	v := &StandardVerifier{recipe: r()}
 	seen := make(map[string]int, len(keys))
 	for i, text := range keys {
-		k, identity, err := parseStandardKey(text)
+		k, identity, err := readStandardKey(i, text)
 		if err != nil {
-			return nil, fmt.Errorf("secret %d %w", i+1, err)
+			return nil, err
 		}
 		if earlier, ok := seen[identity]; ok {
 			return nil, fmt.Errorf("secret %d is the same as secret %d; remove one", i+1, earlier)
@@ -104,6 +125,14 @@ func newStandardVerifier(r func() recipe, keys []string) (*StandardVerifier, err
 		v.keys = append(v.keys, k)
 	}
 	return v, nil
+}
+
+// readStandardKey is parseStandardKey for the i-th of several, whose place its error names.
+func readStandardKey(i int, text string) (k standardKey, identity string, err error) {
+	if k, identity, err = parseStandardKey(text); err != nil {
+		err = fmt.Errorf("secret %d %w", i+1, err)
+	}
+	return k, identity, err
 }
 
 // appendSigned appends one signature with its label.

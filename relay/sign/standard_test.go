@@ -181,6 +181,14 @@ func TestNewStandard(t *testing.T) {
 		{"the same secret twice is refused", []string{NewSecret(), good, good}, "secret 3 is the same as secret 2"},
 		{"nine secrets are refused", make([]string, 9), "at most 8"},
 	}
+	t.Run("each faulty one is named at its place", func(t *testing.T) {
+		got := StandardFaults([]string{good, "oops", good, "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="})
+		for i, want := range []string{"<nil>", "secret 2 does not start", "<nil>", "secret 4 is a public key"} {
+			if !strings.HasPrefix(fmt.Sprint(got[i]), want) {
+				t.Errorf("secret %d: got %v, want %s…", i+1, got[i], want)
+			}
+		}
+	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := NewStandard(tt.secrets)

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/postern-relay/postern/store"
 )
 
@@ -218,7 +216,7 @@ func encodeAccept(m storedMessage, body []byte, put func(entry) error) error {
 	if err != nil {
 		return err
 	}
-	if len(head)+len(inline) >= valueThreshold-valueOverhead {
+	if len(head)+len(inline) >= valueThreshold-valueOverhead-lockedOverhead {
 		return store.ErrTooLarge
 	}
 	for n := range m.chunks {
@@ -286,7 +284,7 @@ func findEarlier(g *group, m store.Message) (*store.Message, error) {
 }
 
 // earlierID returns the id of the message that was accepted under m's idempotency key, or the zero id.
-func earlierID(txn *badger.Txn, m store.Message) (store.MessageID, error) {
+func earlierID(txn *view, m store.Message) (store.MessageID, error) {
 	if m.Idempotency == nil {
 		return store.MessageID{}, nil
 	}

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/postern-relay/postern/store"
 )
 
@@ -41,10 +39,10 @@ func (b *backlog) all() map[string]int64 {
 }
 
 // countPending counts the pending deliveries of each destination, by keys alone, so that a damaged record counts too.
-func countPending(db *badger.DB) (counts map[string]int64, total int64, err error) {
+func countPending(db *database) (counts map[string]int64, total int64, err error) {
 	counts = make(map[string]int64)
 	// The names are those between the kind and the last bytes of a key, which are a zero byte and tail more.
-	count := func(txn *badger.Txn, kind byte, tail int) {
+	count := func(txn *view, kind byte, tail int) {
 		scanKeys(txn, []byte{kind}, nil, func(key []byte) bool {
 			if len(key) < 1+1+1+tail || key[len(key)-tail-1] != 0 {
 				err = fmt.Errorf("read %s: %w", describe(key), errBadKey)
@@ -55,7 +53,7 @@ func countPending(db *badger.DB) (counts map[string]int64, total int64, err erro
 			return true
 		})
 	}
-	if dbErr := db.View(func(txn *badger.Txn) error {
+	if dbErr := db.View(func(txn *view) error {
 		count(txn, kindQueue, 8+16)
 		if err == nil {
 			count(txn, kindWaiting, lineHash+8)
@@ -96,7 +94,7 @@ func (s *Store) Backlog(ctx context.Context) (map[string]store.Backlog, error) {
 
 // addBlocked counts the lines that are held up. The delivery is left out where its note is damaged.
 func (s *Store) addBlocked(all map[string]store.Backlog) error {
-	return s.db.View(func(txn *badger.Txn) (err error) {
+	return s.db.View(func(txn *view) (err error) {
 		counted := 0
 		scanKeys(txn, []byte{kindBlocked}, nil, func(key []byte) bool {
 			var name string
@@ -125,7 +123,7 @@ func (s *Store) firstQueued(destination string) (first []byte, err error) {
 	if walk != nil {
 		defer func() { s.heads.end(prefix, walk, first, err == nil) }()
 	}
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		scanKeys(txn, prefix, from, func(key []byte) bool {
 			first = slices.Clone(key)
 			return false

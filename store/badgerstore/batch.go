@@ -6,8 +6,6 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/postern-relay/postern/store"
 )
 
@@ -192,7 +190,7 @@ func (b *batch) findEarlier(it *item) error {
 		return nil
 	}
 	b.byKey[pair.Key] = len(b.items)
-	return b.store.db.View(func(txn *badger.Txn) error {
+	return b.store.db.View(func(txn *view) error {
 		id, err := earlierID(txn, it.message)
 		if err != nil || id == (store.MessageID{}) {
 			return err

@@ -266,7 +266,7 @@ func getOutside(s *Store, id store.MessageID) (b batchRecord, err error) {
 	if s == nil {
 		return b, store.ErrNotFound
 	}
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		content, err := get(txn, batchKey(id))
 		if err == nil && content == nil {
 			err = store.ErrNotFound

@@ -33,7 +33,7 @@ type request struct {
 const (
 	groupSize     = 1 << 20 // bytes of a commit group; Badger's own bound is 15 % of a memtable
 	groupRequests = 1000
-	entryOverhead = 64 // bytes that Badger counts for an entry beside key and value, generously
+	entryOverhead = 64 // bytes that Badger counts for an entry beside key and value, generously; with lockedOverhead
 
 	// commitTimeout is how long a group may take until the disk counts as failed.
 	commitTimeout = time.Minute
@@ -41,7 +41,7 @@ const (
 
 // group is a commit group while it is put together: one transaction, which costs one sync.
 type group struct {
-	txn     *badger.Txn
+	txn     *view
 	seq     uint64
 	base    int64            // pending before the group
 	pending int64            // change of the number of pending deliveries
@@ -66,7 +66,7 @@ func (g *group) put(key, value []byte) {
 	if g.err != nil {
 		return
 	}
-	if len(value) >= valueThreshold {
+	if len(value)+lockedOverhead >= valueThreshold {
 		g.err = fmt.Errorf("value of %d bytes: %w", len(value), store.ErrTooLarge)
 		return
 	}
@@ -78,7 +78,7 @@ func (g *group) put(key, value []byte) {
 	}
 	g.writes++
 	g.size += int64(len(key)+len(value)) + entryOverhead
-	g.err = g.txn.Set(key, value)
+	g.err = g.txn.put(key, value)
 }
 
 // set stages content under a key.
@@ -234,7 +234,7 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 		_ = s.fail(fmt.Errorf("commit: not done after %s", commitTimeout))
 	})
 	defer watchdog.Stop()
-	g := &group{txn: s.db.NewTransaction(true), seq: s.seq + 1, base: s.pending.Load(), skew: s.skew.Load(), log: s.log}
+	g := &group{txn: s.db.begin(), seq: s.seq + 1, base: s.pending.Load(), skew: s.skew.Load(), log: s.log}
 	defer g.txn.Discard()
 	free := s.look()
 	g.low, g.short = free < s.reserve, free < s.reserve/2
@@ -253,7 +253,7 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	if g.err != nil {
 		return refused, g.err
 	}
-	if err := s.commitTxn(g.txn); err != nil {
+	if err := s.commitTxn(g.txn.Txn); err != nil {
 		if errors.Is(err, badger.ErrTxnTooBig) {
 			return refused, err
 		}

@@ -36,9 +36,9 @@ func (e *DamageError) Error() string {
 		text += fmt.Sprintf("; this is noted in %q until the files change", e.Note)
 	}
 	if e.CanLose {
-		return text + "; restore a copy of the folder, or go on without what is lost: postern run --accept-loss"
+		return text + "; restore a backup into an empty folder (postern restore) or a copy of this one, or go on without what is lost: postern run --accept-loss"
 	}
-	return text + "; restore a copy of the folder, or move it away to begin with an empty store"
+	return text + "; restore a backup into an empty folder (postern restore) or a copy of this one, or move it away to begin with an empty store"
 }
 
 // damageNote is what a start that has found damage leaves to the next ones, so that a supervisor's restarts neither copy

@@ -26,14 +26,7 @@ func lock(path string) (*os.File, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %q: %w", path, err)
-		}
-		raw, _ := io.ReadAll(io.LimitReader(f, 32))
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil {
-			return nil, fmt.Errorf("%w (process %d)", ErrLocked, pid)
-		}
-		return nil, ErrLocked
+		return nil, lockedBySomeone(f, err)
 	}
 	err = f.Truncate(0)
 	if err == nil {
@@ -44,6 +37,18 @@ func lock(path string) (*os.File, error) {
 		return nil, fmt.Errorf("write lock file: %w", err)
 	}
 	return f, nil
+}
+
+// lockedBySomeone says what a lock file that could not be locked means.
+func lockedBySomeone(f *os.File, err error) error {
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("lock %q: %w", f.Name(), err)
+	}
+	raw, _ := io.ReadAll(io.LimitReader(f, 32))
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil {
+		return fmt.Errorf("%w (process %d)", ErrLocked, pid)
+	}
+	return ErrLocked
 }
 
 // freeSpace returns the bytes that this process may still write to the file system of path.
@@ -72,6 +77,23 @@ func makeFolder(path string) error {
 		return fmt.Errorf("make folder: %w", err)
 	}
 	return syncDir(parent)
+}
+
+// replaceFile writes a small file, so that after a kill or a power loss it is there whole or as it was before.
+func replaceFile(path string, content []byte) error {
+	temp := path + ".new"
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(path string) error {

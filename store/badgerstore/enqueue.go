@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/store"
@@ -117,7 +116,7 @@ func (s *Store) finishBatches() error {
 
 // batches returns the ids of all batches.
 func (s *Store) batches() (ids []store.MessageID, err error) {
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		scanKeys(txn, []byte{kindBatch}, nil, func(key []byte) bool {
 			if len(key) < 1+16 {
 				err = errBadKey
@@ -135,7 +134,7 @@ func (s *Store) batches() (ids []store.MessageID, err error) {
 
 func (s *Store) finishBatch(id store.MessageID) error {
 	e := &enqueuing{store: s, id: id}
-	err := s.db.View(func(txn *badger.Txn) error { return e.load(txn) })
+	err := s.db.View(func(txn *view) error { return e.load(txn) })
 	switch {
 	case errors.Is(err, errDatabase):
 		return err
@@ -144,6 +143,9 @@ func (s *Store) finishBatch(id store.MessageID) error {
 		s.log.Error("batch cannot be read and stays unfinished", zap.Stringer("message_id", id), zap.Error(err))
 		return nil
 	case !e.at.decided:
+		if err := s.undoImports(e.list); err != nil {
+			return err
+		}
 		return s.discardBatch(id, e.list, e.parts)
 	}
 	return s.submitAlways(&request{
@@ -157,7 +159,7 @@ func (s *Store) finishBatch(id store.MessageID) error {
 }
 
 // load reads the head and the parts of a batch.
-func (e *enqueuing) load(txn *badger.Txn) error {
+func (e *enqueuing) load(txn *view) error {
 	content, err := get(txn, batchKey(e.id))
 	if err == nil && content == nil {
 		err = errors.New("its head is missing")

@@ -23,6 +23,7 @@ type gate struct {
 	now        func() time.Time
 	acceptLoss bool
 	free       func(path string) (int64, error)
+	keys       *keyring
 
 	copied bool         // something is in startPath
 	found  *DamageError // by after, to be noted
@@ -259,7 +260,7 @@ func (g *gate) refuseAll(reason string) error {
 
 // after compares what Badger has with what the side file says, closes db if they differ, and writes the format into
 // a new store.
-func (g *gate) after(db *badger.DB, side sideState) (state commitRecord, err error) {
+func (g *gate) after(db *database, side sideState) (state commitRecord, err error) {
 	found, err := readRing(db)
 	if err != nil {
 		return commitRecord{}, fmt.Errorf("check store: %w", err)

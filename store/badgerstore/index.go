@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/postern-relay/postern/store"
 )
 
@@ -50,8 +48,8 @@ func (g *group) noteSkew(m store.Message) {
 }
 
 // readSkew returns the skew in milliseconds.
-func readSkew(db *badger.DB) (skew int64, err error) {
-	err = db.View(func(txn *badger.Txn) error {
+func readSkew(db *database) (skew int64, err error) {
+	err = db.View(func(txn *view) error {
 		content, err := get(txn, []byte{kindSkew})
 		switch {
 		case err != nil:

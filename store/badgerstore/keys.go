@@ -30,6 +30,7 @@ import (
 //	i <idempotency key 32>                    the message that was accepted under the key, and the content's digest
 //	p <destination>                           since when and why a destination is paused
 //	u <destination>                           since when a destination is out, and until when it asked to be left alone
+//	c <name>                                  an item of the vault: an account or a certificate, with its private key
 //	s <slot 4>                                a commit group: its number and the count of pending deliveries after it
 //	w                                         how far the times of acceptance and of ids are apart (index.go)
 //	v                                         the format, and the first commit group that must be on record
@@ -53,6 +54,7 @@ const (
 	kindIdempotency = 'i'
 	kindPause       = 'p'
 	kindOutage      = 'u'
+	kindVault       = 'c'
 	kindIndex       = 'x'
 	kindSkew        = 'w'
 	kindCommit      = 's'
@@ -136,6 +138,8 @@ func parseLineKey(key []byte) (destination string, err error) {
 func pauseKey(destination string) []byte { return append([]byte{kindPause}, destination...) }
 
 func outageKey(destination string) []byte { return append([]byte{kindOutage}, destination...) }
+
+func vaultKey(name string) []byte { return append([]byte{kindVault}, name...) }
 
 func deliveryKey(id store.DeliveryID) []byte { return append([]byte{kindDelivery}, id[:]...) }
 
@@ -224,7 +228,7 @@ var kindNames = map[byte]string{
 	kindMessage: "record", kindChunk: "body", kindBatch: "batch", kindQueue: "queue entry",
 	kindLine: "line", kindWaiting: "place in a line", kindBlocked: "note of a blocked line",
 	kindDelivery: "state", kindAttempt: "attempt", kindEnded: "sweep entry", kindIdempotency: "idempotency key",
-	kindPause: "pause", kindOutage: "outage",
+	kindPause: "pause", kindOutage: "outage", kindVault: "item of the vault",
 	kindIndex: "index entry", kindSkew: "note of the clock", kindCommit: "commit note", kindFormat: "format",
 }
 

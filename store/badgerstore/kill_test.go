@@ -4,26 +4,34 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
-
-	"github.com/dgraph-io/badger/v4"
+	"time"
 
 	"github.com/postern-relay/postern/store"
 )
 
 func TestMain(m *testing.M) {
+	syscall.Umask(0o077) // as the program does
 	if path := os.Getenv("BADGERSTORE_TEST_FILL"); path != "" {
 		os.Exit(fillUntilKilled(path))
 	}
 	if path := os.Getenv("BADGERSTORE_TEST_BATCHES"); path != "" {
 		os.Exit(acceptBatches(path))
+	}
+	if file := os.Getenv("BADGERSTORE_TEST_RESTORE"); file != "" {
+		os.Exit(restoreUntilKilled(file))
 	}
 	if path := os.Getenv("BADGERSTORE_TEST_LARGE"); path != "" {
 		os.Exit(acceptLarge(path))
@@ -36,13 +44,25 @@ func TestMain(m *testing.M) {
 
 // fillUntilKilled accepts messages from several goroutines, and prints the id of each that is acknowledged.
 func fillUntilKilled(path string) int {
-	s, err := Open(Options{Path: path})
+	s, err := Open(Options{Path: path, Keys: keysOfTest()})
 	if err != nil {
 		fmt.Println("error:", err)
 		return 1
 	}
 	var out sync.Mutex
 	var all sync.WaitGroup
+	if os.Getenv("BADGERSTORE_TEST_BACKUPS") != "" {
+		all.Go(func() {
+			for {
+				b, err := s.Backup(context.Background(), store.BackupOptions{})
+				if err != nil {
+					return
+				}
+				_, _ = io.Copy(io.Discard, b)
+				_ = b.Close()
+			}
+		})
+	}
 	for worker := range 8 {
 		all.Go(func() {
 			body := bytes.Repeat([]byte{byte(worker)}, 10_000*worker)
@@ -65,29 +85,122 @@ func fillUntilKilled(path string) int {
 	return 0
 }
 
+// keysOfTest returns the keys that a process of a test is given.
+func keysOfTest() (keys []store.Key) {
+	for _, text := range strings.Fields(os.Getenv("BADGERSTORE_TEST_KEYS")) {
+		k, err := store.ParseKey(text)
+		if err != nil {
+			panic(err)
+		}
+		keys = append(keys, k)
+	}
+	return keys
+}
+
 func TestKill(t *testing.T) {
-	t.Run("what was acknowledged before a kill is there after it", func(t *testing.T) {
-		path := t.TempDir()
-		var acknowledged []store.MessageID
-		for round := range 3 {
-			for _, text := range runAndKill(t, "BADGERSTORE_TEST_FILL="+path, 60+round*60) {
-				id, err := store.ParseMessageID(text)
-				if err != nil {
-					t.Fatalf("the filling process says %q", text)
+	t.Run("what was acknowledged before a kill is there after it", func(t *testing.T) { testKill(t) })
+	t.Run("also with encryption, with another key at each start", func(t *testing.T) { testKill(t, manyKeys(4)...) })
+	t.Run("also while backups are made", func(t *testing.T) {
+		t.Setenv("BADGERSTORE_TEST_BACKUPS", "1")
+		testKill(t, store.NewKey())
+	})
+}
+
+// testKill kills a store at each of several starts, whose first key is the next of keys.
+func testKill(t *testing.T, keys ...store.Key) {
+	t.Helper()
+	path := t.TempDir()
+	var acknowledged []store.MessageID
+	for round := range 3 {
+		given := slices.Clone(keys[:min(len(keys), round+1)])
+		slices.Reverse(given)
+		var texts []string
+		for _, k := range given {
+			texts = append(texts, k.Text())
+		}
+		t.Setenv("BADGERSTORE_TEST_KEYS", strings.Join(texts, " "))
+		for _, text := range runAndKill(t, "BADGERSTORE_TEST_FILL="+path, 60+round*60) {
+			id, err := store.ParseMessageID(text)
+			if err != nil {
+				t.Fatalf("the filling process says %q", text)
+			}
+			acknowledged = append(acknowledged, id)
+		}
+		s := mustOpen(t, Options{Path: path, Keys: given})
+		if found, err := filepath.Glob(filepath.Join(path, "backup-*")); err != nil || len(found) > 0 {
+			t.Errorf("round %d: of a backup is left %q, error %v", round, found, err)
+		}
+		for _, id := range acknowledged {
+			m, body, err := s.Load(t.Context(), id)
+			if err != nil || len(body) != m.Size {
+				t.Fatalf("round %d: Load: %d bytes of %d, error %v", round, len(body), m.Size, err)
+			}
+		}
+		if got := pendingOf(t, s); got < len(acknowledged) {
+			t.Errorf("round %d: pending: got %d, want at least the %d acknowledged", round, got, len(acknowledged))
+		}
+		if len(given) > 0 {
+			waitRotated(t, s)
+			if got := s.Keys(); !slices.Equal(got, []string{given[0].Fingerprint()}) {
+				t.Errorf("round %d: keys needed: %q, want the first alone", round, got)
+			}
+		}
+		mustDo(t, s.Close())
+	}
+}
+
+// restoreUntilKilled restores into one folder after the other. It prints the number of each, and a dot now and then, so
+// that it can be killed at any moment.
+func restoreUntilKilled(file string) int {
+	go func() {
+		for range time.Tick(5 * time.Millisecond) {
+			fmt.Println(".")
+		}
+	}()
+	for n := range 1000 {
+		from, err := os.Open(file)
+		if err == nil {
+			fmt.Println(n)
+			_, err = Restore(context.Background(), RestoreOptions{From: from, Path: filepath.Join(filepath.Dir(file), fmt.Sprint("store", n))})
+		}
+		if err != nil {
+			fmt.Println("error:", err)
+			return 1
+		}
+		_ = from.Close()
+	}
+	return 0
+}
+
+func TestKillRestore(t *testing.T) {
+	t.Run("a restore that was killed left no store, and another makes it whole", func(t *testing.T) {
+		raw, ids := backedUp(t)
+		for _, lines := range []int{3, 10, 20, 33, 50} {
+			file := filepath.Join(t.TempDir(), "backup")
+			mustDo(t, os.WriteFile(file, raw, 0o600))
+			begun := 0
+			for _, line := range runAndKill(t, "BADGERSTORE_TEST_RESTORE="+file, lines) {
+				if line != "." {
+					begun++
 				}
-				acknowledged = append(acknowledged, id)
 			}
-			s := mustOpen(t, Options{Path: path})
-			for _, id := range acknowledged {
-				m, body, err := s.Load(t.Context(), id)
-				if err != nil || len(body) != m.Size {
-					t.Fatalf("round %d: Load: %d bytes of %d, error %v", round, len(body), m.Size, err)
+			for n := range begun {
+				path := filepath.Join(filepath.Dir(file), fmt.Sprint("store", n))
+				if _, err := os.Stat(filepath.Join(path, "badger")); err != nil {
+					// Killed on the way.
+					if _, err := os.Stat(filepath.Join(path, restoringFolder)); err == nil {
+						if _, err := Open(Options{Path: path}); !errors.Is(err, ErrRestoring) {
+							t.Errorf("Open: got error %v, want ErrRestoring", err)
+						}
+					}
+					if err := restoreTo(path, bytes.NewReader(raw), nil, nil); err != nil {
+						t.Fatalf("again: %v", err)
+					}
+				}
+				if got := pendingOf(t, mustOpen(t, Options{Path: path})); got != len(ids) {
+					t.Errorf("restore %d of %d: pending: got %d, want %d", n+1, begun, got, len(ids))
 				}
 			}
-			if got := pendingOf(t, s); got < len(acknowledged) {
-				t.Errorf("round %d: pending: got %d, want at least the %d acknowledged", round, got, len(acknowledged))
-			}
-			mustDo(t, s.Close())
 		}
 	})
 }
@@ -202,7 +315,7 @@ func TestKillBatches(t *testing.T) {
 func eventsIn(tb testing.TB, s *Store) map[string]int {
 	tb.Helper()
 	found := make(map[string]int)
-	mustDo(tb, s.db.View(func(txn *badger.Txn) error {
+	mustDo(tb, s.db.View(func(txn *view) error {
 		return scan(txn, []byte{kindMessage}, nil, func(key, content []byte) (bool, error) {
 			m, err := decodeMessage(store.MessageID(key[1:]), content)
 			found[m.Event]++

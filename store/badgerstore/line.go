@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/store"
@@ -207,7 +206,7 @@ const (
 
 // blockedLines returns up to limit k keys of a destination, from the given one on; nil means from the first.
 func (s *Store) blockedLines(destination string, from []byte, limit int) (keys [][]byte) {
-	_ = s.db.View(func(txn *badger.Txn) error {
+	_ = s.db.View(func(txn *view) error {
 		scanKeys(txn, destinationPrefix(kindBlocked, destination), from, func(key []byte) bool {
 			keys = append(keys, bytes.Clone(key))
 			return len(keys) < limit

@@ -28,7 +28,7 @@ func (s *Store) Deliveries(ctx context.Context, f store.Filter, after store.Plac
 	if limit <= 0 {
 		return nil, store.Place{}, nil
 	}
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		l := &listing{store: s, txn: txn, filter: f}
 		defer l.close()
 		found, next, err = l.run(ctx, after, limit)
@@ -43,7 +43,7 @@ func (s *Store) Deliveries(ctx context.Context, f store.Filter, after store.Plac
 // listing is one call of Deliveries.
 type listing struct {
 	store   *Store
-	txn     *badger.Txn
+	txn     *view
 	filter  store.Filter
 	sources []source
 	opened  []*badger.Iterator

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/postern-relay/postern/store"
 )
 
@@ -154,7 +152,7 @@ var pairFilters = map[string]store.Filter{
 // looksFor returns how many entries a page takes to read.
 func looksFor(tb testing.TB, s *Store, f store.Filter, after store.Place, limit int) (looks int, found []store.Delivery, next store.Place) {
 	tb.Helper()
-	mustDo(tb, s.db.View(func(txn *badger.Txn) (err error) {
+	mustDo(tb, s.db.View(func(txn *view) (err error) {
 		l := &listing{store: s, txn: txn, filter: f}
 		defer l.close()
 		found, next, err = l.run(tb.Context(), after, limit)

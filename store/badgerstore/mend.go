@@ -18,7 +18,7 @@ import (
 // cannot be read is passed over when Due meets it, and each start compares the lines with what stands in the queue.
 
 // countLine makes a line's record anew from the places behind its head.
-func countLine(txn *badger.Txn, key []byte) line {
+func countLine(txn *view, key []byte) line {
 	l := line{head: 1, tail: 1}
 	first := true
 	scanKeys(txn, waitingKey(key, 0)[:len(key)], nil, func(key []byte) bool {
@@ -80,7 +80,7 @@ const (
 
 // linesOf returns the keys of the lines of a destination that have one of the given heads.
 func (s *Store) linesOf(destination string, heads []store.DeliveryID) (keys [][]byte, err error) {
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		var dbErr error
 		scanKeys(txn, destinationPrefix(kindLine, destination), nil, func(key []byte) bool {
 			content, err := get(txn, key)
@@ -105,7 +105,7 @@ func (s *Store) linesOf(destination string, heads []store.DeliveryID) (keys [][]
 func (s *Store) mendLines() error {
 	var suspects [][]byte
 	var heads map[string]store.DeliveryID
-	err := s.db.View(func(txn *badger.Txn) (err error) {
+	err := s.db.View(func(txn *view) (err error) {
 		if suspects, err = suspectLines(txn); err == nil && len(suspects) > 0 {
 			heads, err = s.headsInQueue(txn)
 		}
@@ -130,7 +130,7 @@ func (s *Store) mendLines() error {
 
 // suspectLines returns the keys of the lines whose head is neither in the queue nor Blocking, or whose record is missing
 // or damaged. It reads each kind of key in order, and looks up single ones only for a line that is suspect.
-func suspectLines(txn *badger.Txn) (keys [][]byte, err error) {
+func suspectLines(txn *view) (keys [][]byte, err error) {
 	missing := make(map[store.DeliveryID]bool) // heads that have not been found
 	err = eachLine(txn, func(_ []byte, l line) {
 		if !l.empty() {
@@ -169,7 +169,7 @@ func suspectLines(txn *badger.Txn) (keys [][]byte, err error) {
 
 // eachLine calls fn for each line. The head of one whose record is damaged is not known. key is only good until fn
 // returns.
-func eachLine(txn *badger.Txn, fn func(key []byte, l line)) error {
+func eachLine(txn *view, fn func(key []byte, l line)) error {
 	o := badger.DefaultIteratorOptions
 	o.PrefetchValues = false
 	o.Prefix = []byte{kindLine}
@@ -178,7 +178,7 @@ func eachLine(txn *badger.Txn, fn func(key []byte, l line)) error {
 	for it.Rewind(); it.Valid(); it.Next() {
 		key := it.Item().Key()
 		err := it.Item().Value(func(value []byte) error {
-			content, err := unseal(key, value)
+			content, err := txn.open(key, value)
 			var l line
 			if err == nil {
 				l, err = decodeLine(content)
@@ -197,7 +197,7 @@ func eachLine(txn *badger.Txn, fn func(key []byte, l line)) error {
 }
 
 // withoutRecord appends the keys of the lines that have places and no record.
-func withoutRecord(txn *badger.Txn, keys [][]byte) ([][]byte, error) {
+func withoutRecord(txn *view, keys [][]byte) ([][]byte, error) {
 	o := badger.DefaultIteratorOptions
 	o.PrefetchValues = false
 	o.Prefix = []byte{kindWaiting}
@@ -224,14 +224,14 @@ func withoutRecord(txn *badger.Txn, keys [][]byte) ([][]byte, error) {
 }
 
 // isBlocked reports whether a Blocking delivery holds the line with the given key up.
-func isBlocked(txn *badger.Txn, key []byte) (bool, error) {
+func isBlocked(txn *view, key []byte) (bool, error) {
 	blocked := bytes.Clone(key)
 	blocked[0] = kindBlocked
 	return has(txn, blocked)
 }
 
 // has reports whether there is something under a key, readable or not.
-func has(txn *badger.Txn, key []byte) (bool, error) {
+func has(txn *view, key []byte) (bool, error) {
 	switch _, err := txn.Get(key); {
 	case errors.Is(err, badger.ErrKeyNotFound):
 		return false, nil
@@ -242,7 +242,7 @@ func has(txn *badger.Txn, key []byte) (bool, error) {
 }
 
 // headsInQueue returns who stands in the queues, by the key of its line.
-func (s *Store) headsInQueue(txn *badger.Txn) (map[string]store.DeliveryID, error) {
+func (s *Store) headsInQueue(txn *view) (map[string]store.DeliveryID, error) {
 	heads := make(map[string]store.DeliveryID)
 	o := badger.DefaultIteratorOptions
 	o.PrefetchValues = false

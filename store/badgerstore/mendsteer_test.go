@@ -30,7 +30,7 @@ func loseHead(tb testing.TB, s *Store, d store.Delivery) {
 }
 
 func hasOutside(s *Store, key []byte) (there bool, err error) {
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		there, err = has(txn, key)
 		return err
 	})
@@ -309,7 +309,7 @@ func TestMendHeadBehind(t *testing.T) {
 // placeOf returns the key of a delivery's place behind the head of its line, or nil.
 func placeOf(tb testing.TB, s *Store, d store.Delivery) (place []byte) {
 	tb.Helper()
-	mustDo(tb, s.db.View(func(txn *badger.Txn) error {
+	mustDo(tb, s.db.View(func(txn *view) error {
 		content, err := get(txn, destinationIndexKey(d.Destination, d.ID))
 		if err != nil || len(content) != 8 {
 			return nil //nolint:nilerr // the entry of one that stands behind nobody is empty

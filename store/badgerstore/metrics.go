@@ -41,7 +41,11 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 		Name: "postern_store_pending_limit",
 		Help: "Pending deliveries, of all destinations together, above which nothing is accepted.",
 	}, func() float64 { return float64(s.maxPending) })
-	for _, c := range []prometheus.Collector{requests, duration, free, reserve, limit} {
+	keys := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "postern_store_encryption_keys",
+		Help: "Keys that the store needs: 0 if it is not encrypted, 1 if it is, more until a rotation is done.",
+	}, func() float64 { return float64(len(s.Keys())) })
+	for _, c := range []prometheus.Collector{requests, duration, free, reserve, limit, keys} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

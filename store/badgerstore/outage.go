@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/store"
@@ -48,7 +47,7 @@ func (s *Store) Outages(ctx context.Context) (map[string]store.Outage, error) {
 	}
 	defer s.use.RUnlock()
 	out := make(map[string]store.Outage)
-	err := s.db.View(func(txn *badger.Txn) error {
+	err := s.db.View(func(txn *view) error {
 		var keys [][]byte
 		scanKeys(txn, []byte{kindOutage}, nil, func(key []byte) bool {
 			keys = append(keys, append([]byte(nil), key...))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/store"
@@ -66,7 +65,7 @@ func (s *Store) Paused(ctx context.Context) (map[string]store.Pause, error) {
 	}
 	defer s.use.RUnlock()
 	paused := make(map[string]store.Pause)
-	err := s.db.View(func(txn *badger.Txn) error {
+	err := s.db.View(func(txn *view) error {
 		var keys [][]byte
 		scanKeys(txn, []byte{kindPause}, nil, func(key []byte) bool {
 			keys = append(keys, append([]byte(nil), key...))

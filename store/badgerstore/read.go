@@ -15,7 +15,7 @@ import (
 
 // scan calls fn for each key with the prefix, in order, from the given one on (nil means from the first), until it
 // returns false. Key and content are only good until it returns.
-func scan(txn *badger.Txn, prefix, from []byte, fn func(key, content []byte) (more bool, err error)) error {
+func scan(txn *view, prefix, from []byte, fn func(key, content []byte) (more bool, err error)) error {
 	o := badger.DefaultIteratorOptions
 	o.PrefetchValues = false // values stand beside their keys anyway
 	o.Prefix = prefix
@@ -28,7 +28,7 @@ func scan(txn *badger.Txn, prefix, from []byte, fn func(key, content []byte) (mo
 		more := false
 		item := it.Item()
 		err := item.Value(func(value []byte) error {
-			content, err := unseal(item.Key(), value)
+			content, err := txn.open(item.Key(), value)
 			if err != nil {
 				return fmt.Errorf("read %s: %w", describe(item.Key()), err)
 			}
@@ -43,7 +43,7 @@ func scan(txn *badger.Txn, prefix, from []byte, fn func(key, content []byte) (mo
 }
 
 // scanKeys is scan without the values.
-func scanKeys(txn *badger.Txn, prefix, from []byte, fn func(key []byte) (more bool)) {
+func scanKeys(txn *view, prefix, from []byte, fn func(key []byte) (more bool)) {
 	o := badger.DefaultIteratorOptions
 	o.PrefetchValues = false
 	o.Prefix = prefix
@@ -84,7 +84,7 @@ func (s *Store) readQueue(ctx context.Context, destination string, after store.C
 	if walk != nil {
 		defer func() { s.heads.end(prefix, walk, first, err == nil) }()
 	}
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		o := badger.DefaultIteratorOptions
 		o.PrefetchValues = false // values stand beside their keys anyway
 		o.Prefix = prefix
@@ -114,7 +114,7 @@ func (s *Store) readQueue(ctx context.Context, destination string, after store.C
 }
 
 // queued returns the delivery of an entry of a destination's queue, and false if it cannot be read.
-func (s *Store) queued(txn *badger.Txn, item *badger.Item, destination string) (d store.Delivery, ok bool, err error) {
+func (s *Store) queued(txn *view, item *badger.Item, destination string) (d store.Delivery, ok bool, err error) {
 	key := item.Key()
 	name, at, err := parseQueueKey(key)
 	if err != nil || name != destination {
@@ -123,7 +123,7 @@ func (s *Store) queued(txn *badger.Txn, item *badger.Item, destination string) (
 	}
 	damage := error(nil)
 	err = item.Value(func(value []byte) error {
-		content, err := unseal(key, value)
+		content, err := txn.open(key, value)
 		if err == nil {
 			d, err = decodeDelivery(at.ID, content)
 		}
@@ -142,7 +142,7 @@ func (s *Store) queued(txn *badger.Txn, item *badger.Item, destination string) (
 }
 
 // mend returns the delivery that an entry of the queue is of, from its other records, and false if they do not tell.
-func mend(txn *badger.Txn, key []byte) (d store.Delivery, ok bool, err error) {
+func mend(txn *view, key []byte) (d store.Delivery, ok bool, err error) {
 	name, at, err := parseQueueKey(key)
 	if err != nil {
 		return store.Delivery{}, false, nil
@@ -193,28 +193,14 @@ func (s *Store) Load(ctx context.Context, id store.MessageID) (store.Message, []
 }
 
 func (s *Store) loadMessage(id store.MessageID) (m store.Message, body []byte, err error) {
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		stored, err := readMessage(txn, id)
-		m, body = stored.Message, stored.body
-		if err != nil || stored.chunks == 0 {
+		if err != nil {
 			return err
 		}
-		body = make([]byte, 0, stored.length())
-		for n := range stored.chunks {
-			key := chunkKey(id, n)
-			piece, err := get(txn, key)
-			if err != nil {
-				return err
-			}
-			if piece == nil {
-				return fmt.Errorf("read %s: chunk %d is missing", describe(key), n)
-			}
-			body = append(body, piece...)
-		}
-		if len(body) != stored.length() {
-			return fmt.Errorf("body has %d bytes instead of %d", len(body), stored.length())
-		}
-		return nil
+		m = stored.Message
+		body, err = stored.load(txn)
+		return err
 	})
 	if err != nil {
 		return store.Message{}, nil, fmt.Errorf("load message %s: %w", id, err)
@@ -222,8 +208,31 @@ func (s *Store) loadMessage(id store.MessageID) (m store.Message, body []byte, e
 	return m, body, nil
 }
 
+// load returns what is kept of the body.
+func (m storedMessage) load(txn *view) (body []byte, err error) {
+	if m.chunks == 0 {
+		return m.body, nil
+	}
+	body = make([]byte, 0, m.length())
+	for n := range m.chunks {
+		key := chunkKey(m.ID, n)
+		piece, err := get(txn, key)
+		if err != nil {
+			return nil, err
+		}
+		if piece == nil {
+			return nil, fmt.Errorf("read %s: chunk %d is missing", describe(key), n)
+		}
+		body = append(body, piece...)
+	}
+	if len(body) != m.length() {
+		return nil, fmt.Errorf("body has %d bytes instead of %d", len(body), m.length())
+	}
+	return body, nil
+}
+
 // readMessage returns a message that has been accepted. One that is written ahead is not there yet.
-func readMessage(txn *badger.Txn, id store.MessageID) (storedMessage, error) {
+func readMessage(txn *view, id store.MessageID) (storedMessage, error) {
 	m, err := readStored(txn, id)
 	if err != nil || m.batch == (store.MessageID{}) {
 		return m, err
@@ -240,7 +249,7 @@ func readMessage(txn *badger.Txn, id store.MessageID) (storedMessage, error) {
 }
 
 // readStored returns a message that may only be written ahead.
-func readStored(txn *badger.Txn, id store.MessageID) (storedMessage, error) {
+func readStored(txn *view, id store.MessageID) (storedMessage, error) {
 	key := messageKey(id)
 	content, err := get(txn, key)
 	if err != nil {
@@ -262,7 +271,7 @@ func (s *Store) Delivery(ctx context.Context, id store.DeliveryID) (d store.Deli
 		return store.Delivery{}, err
 	}
 	defer s.use.RUnlock()
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		d, err = readDelivery(txn, id)
 		return err
 	})
@@ -273,7 +282,7 @@ func (s *Store) Delivery(ctx context.Context, id store.DeliveryID) (d store.Deli
 }
 
 // readDelivery returns the state of a delivery: what was recorded last, or else what its message says.
-func readDelivery(txn *badger.Txn, id store.DeliveryID) (store.Delivery, error) {
+func readDelivery(txn *view, id store.DeliveryID) (store.Delivery, error) {
 	key := deliveryKey(id)
 	content, err := get(txn, key)
 	if err != nil {
@@ -302,7 +311,7 @@ func (s *Store) Attempts(ctx context.Context, id store.DeliveryID, limit int) (a
 		return nil, err
 	}
 	defer s.use.RUnlock()
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		if _, err := readDelivery(txn, id); err != nil {
 			return err
 		}

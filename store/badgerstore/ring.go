@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-
-	"github.com/dgraph-io/badger/v4"
 )
 
 // formatVersion is that of the keys and values. A program refuses a store of another one.
@@ -19,9 +17,9 @@ type ring struct {
 	seqs      map[uint64]bool
 }
 
-func readRing(db *badger.DB) (ring, error) {
+func readRing(db *database) (ring, error) {
 	r := ring{seqs: make(map[uint64]bool)}
-	err := db.View(func(txn *badger.Txn) error {
+	err := db.View(func(txn *view) error {
 		raw, err := get(txn, []byte{kindFormat})
 		if err != nil {
 			return err
@@ -93,14 +91,17 @@ func (r ring) compare(side sideState) *DamageError {
 }
 
 // writeFormat writes the format record as a commit group.
-func writeFormat(db *badger.DB, base uint64, c commitRecord) error {
-	return db.Update(func(txn *badger.Txn) error {
-		key := []byte{kindFormat}
-		content := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, formatVersion), base)
-		if err := txn.Set(key, seal(key, content)); err != nil {
-			return err
-		}
-		note := commitKey(c.seq)
-		return txn.Set(note, seal(note, encodeCommit(c)))
-	})
+func writeFormat(db *database, base uint64, c commitRecord) error {
+	txn := db.begin()
+	defer txn.Discard()
+	key := []byte{kindFormat}
+	content := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, formatVersion), base)
+	if err := txn.put(key, seal(key, content)); err != nil {
+		return err
+	}
+	note := commitKey(c.seq)
+	if err := txn.put(note, seal(note, encodeCommit(c))); err != nil {
+		return err
+	}
+	return txn.Commit()
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 )
@@ -69,21 +68,8 @@ func readSide(path string) (seq uint64, exists, ok bool, err error) {
 
 // createSide writes a new side file, or a new state of one, so that it is there whole or not at all.
 func createSide(path string, seq uint64) error {
-	temp := path + ".new"
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("create side file: %w", err)
-	}
 	one := encodeSide(seq)
-	_, err = f.Write(append(one, one...))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
+	if err := replaceFile(path, append(one, one...)); err != nil {
 		return fmt.Errorf("create side file: %w", err)
 	}
 	return nil

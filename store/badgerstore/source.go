@@ -139,7 +139,7 @@ func (l *listing) queued(ids idList, destination string) (idList, error) {
 	defer it.Close()
 	for it.Rewind(); it.Valid(); it.Next() {
 		err := it.Item().Value(func(value []byte) error {
-			content, err := unseal(it.Item().Key(), value)
+			content, err := l.txn.open(it.Item().Key(), value)
 			if err == nil && len(content) < len(store.DeliveryID{}) {
 				err = errBadKey
 			}

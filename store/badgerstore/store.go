@@ -1,12 +1,15 @@
 // Package badgerstore keeps messages in an embedded Badger database, and answers for what Badger alone does not
 // promise: one sync for all that waits (commit.go), a check at each start that nothing has been lost (gate.go), a
-// checksum on every record (codec.go), and a disk reserve, since a full disk would kill the process (docs/badger.md, "Full disk").
+// checksum on every record (codec.go), and a disk reserve, since a full disk would kill the process (docs/badger.md,
+// "Full disk").
 //
 // The folder of a store:
 //
 //	lock        held by the process that has the store open
 //	badger/     Badger's files, and nothing else
 //	hwm         the number of the last commit group (sidefile.go)
+//	keys        which keys it is encrypted with, if it is (keysfile.go)
+//	restoring/  what a restore has made so far (restore.go)
 //	damage      what an earlier start has found, until the loss is accepted or the files have changed
 //	set-aside/  copies and strays: start/ while a start is under way or has failed, others for ever
 //
@@ -40,10 +43,15 @@ type Options struct {
 	// counts as those, with a warning.
 	MinFree int64
 
-	MaxPending int64            // most pending deliveries: above it Accept returns store.ErrBacklog; 0 means 1,000,000
-	AcceptLoss bool             // serve a store that a start has found damaged, without what it has lost
-	Now        func() time.Time // wall clock; nil means time.Now
-	Log        *zap.Logger      // nil means none
+	MaxPending int64 // most pending deliveries: above it Accept returns store.ErrBacklog; 0 means 1,000,000
+	AcceptLoss bool  // serve a store that a start has found damaged, without what it has lost
+
+	// Keys encrypt the store: the first what is written, the others are earlier ones, whose values are encrypted anew in
+	// the background (docs/badger.md, "Encryption"). At most 16. Empty for a store that is not encrypted.
+	Keys []store.Key
+
+	Now func() time.Time // wall clock; nil means time.Now
+	Log *zap.Logger      // nil means none
 
 	// Metrics is where the store's metrics are registered, which shows those of one store only; nil means nowhere.
 	Metrics prometheus.Registerer
@@ -66,6 +74,8 @@ const (
 	// with, and as much for a merge of larger tables (docs/badger.md, "Full disk").
 	floor = 224 << 20
 
+	defaultMinFree = 256 << 20
+
 	closeTimeout = 15 * time.Second
 )
 
@@ -82,7 +92,8 @@ type Store struct {
 
 	lock *os.File
 	dir  *os.File // Badger's folder, to sync it
-	db   *badger.DB
+	db   *database
+	keys *keyring
 	side *sideFile
 
 	maxGroupSize    int64
@@ -95,6 +106,10 @@ type Store struct {
 	skew            atomic.Int64 // of the clock, in milliseconds; written by the committer
 	heads           *heads       // of the queues of destinations
 	ended           *heads       // of the sweep's index
+
+	needed   atomic.Pointer[[]keyID] // keys that the store needs, the first its own; never changed in place
+	rotation sync.WaitGroup
+	copying  atomic.Bool // a backup is being made or read
 
 	free   atomic.Int64 // bytes, at the last look
 	low    atomic.Bool  // free was below the reserve
@@ -115,8 +130,8 @@ var _ store.Store = (*Store)(nil)
 // Open opens the store in a folder, or makes one. It checks first that nothing of what the store has accepted is
 // missing. The caller closes the Store.
 //
-// Errors: ErrLocked if another process has it open, a *DamageError if something is missing, store.ErrNoSpace if there
-// is too little disk to open it safely.
+// Errors: ErrLocked if another process has it open, a *KeyError if it needs other keys, a *DamageError if something is
+// missing, store.ErrNoSpace if there is too little disk to open it safely.
 func Open(o Options) (*Store, error) {
 	s := &Store{
 		path: o.Path, log: o.Log, now: o.Now, maxPending: o.MaxPending, reserve: o.MinFree, freeSpace: o.free, commitTxn: o.commit,
@@ -138,7 +153,7 @@ func Open(o Options) (*Store, error) {
 		s.maxPending = 1_000_000
 	}
 	if s.reserve == 0 {
-		s.reserve = 256 << 20
+		s.reserve = defaultMinFree
 	}
 	if s.reserve < floor {
 		s.log.Warn("the reserve of free disk space is raised to what the database needs",
@@ -152,6 +167,9 @@ func Open(o Options) (*Store, error) {
 		s.commitTxn = (*badger.Txn).Commit
 	}
 	var err error
+	if s.keys, err = newKeyring(o.Keys, forValues); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
 	if s.metrics, err = newMetrics(o.Metrics, s); err != nil {
 		return nil, err
 	}
@@ -168,24 +186,38 @@ func (s *Store) open(acceptLoss bool) (err error) {
 	if s.lock, err = lock(filepath.Join(s.path, "lock")); err != nil {
 		return fmt.Errorf("%q: %w", s.path, err)
 	}
-	gate := &gate{path: s.path, log: s.log, now: s.now, acceptLoss: acceptLoss, free: s.freeSpace}
+	gate := &gate{path: s.path, log: s.log, now: s.now, acceptLoss: acceptLoss, free: s.freeSpace, keys: s.keys}
 	defer func() {
 		if err != nil {
 			err = errors.Join(gate.failed(err), s.closeFiles(), gate.closed(), s.lock.Close())
 		}
 	}()
-	s.warnOfMode()
+	if err := finishRestore(s.path); err != nil {
+		return err
+	}
+	needed, known, err := gate.checkKeys()
+	if err != nil {
+		return err
+	}
+	if err := removeSpools(s.path); err != nil {
+		return err
+	}
+	s.closeModes()
 	side, err := gate.before()
 	if err != nil {
 		return err
 	}
-	if s.db, err = openBadger(gate.badgerPath(), s.log); err != nil {
+	if needed, err = gate.noteKeys(needed, known); err != nil {
+		return err
+	}
+	if s.db, err = openBadger(gate.badgerPath(), s.keys, s.log); err != nil {
 		return err
 	}
 	state, err := gate.after(s.db, side)
-	if err != nil {
+	if needed, err = gate.opened(s.db, needed, known, err); err != nil {
 		return err
 	}
+	s.needed.Store(&needed)
 	if s.dir, err = os.Open(gate.badgerPath()); err != nil {
 		return fmt.Errorf("open folder: %w", err)
 	}
@@ -224,12 +256,15 @@ func (s *Store) open(acceptLoss bool) (err error) {
 	}
 	s.look()
 	s.looker.Go(s.lookLoop)
+	if len(needed) > 1 {
+		s.rotation.Go(s.rotate)
+	}
 	s.log.Info("store opened", zap.String("path", s.path), zap.Int64("pending", s.pending.Load()), zap.Uint64("commits", state.seq))
 	return nil
 }
 
 // openBadger opens Badger's folder with the options that docs/badger.md explains.
-func openBadger(path string, log *zap.Logger) (*badger.DB, error) {
+func openBadger(path string, keys *keyring, log *zap.Logger) (*database, error) {
 	bridge := &badgerLogger{log: log}
 	db, err := badger.Open(badgerOptions(path).WithLogger(bridge))
 	if table := bridge.ignored(); table != "" {
@@ -242,7 +277,7 @@ func openBadger(path string, log *zap.Logger) (*badger.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	return db, nil
+	return &database{DB: db, keys: keys}, nil
 }
 
 func badgerOptions(path string) badger.Options {
@@ -265,15 +300,6 @@ func badgerOptions(path string) badger.Options {
 		WithNumVersionsToKeep(1).
 		WithCompactL0OnClose(false).
 		WithMetricsEnabled(false)
-}
-
-// warnOfMode tells of a folder that others may look into. It is not changed: it may be theirs on purpose, and what
-// is inside is closed anyway.
-func (s *Store) warnOfMode() {
-	if info, err := os.Stat(s.path); err == nil && info.Mode().Perm()&0o077 != 0 {
-		s.log.Warn("store folder is open to other users", zap.String("path", s.path),
-			zap.Stringer("mode", info.Mode().Perm()), zap.String("advice", "chmod 0700"))
-	}
 }
 
 // begin is the first thing in every call, and s.use.RUnlock the last.
@@ -332,6 +358,7 @@ func (s *Store) shut() error {
 	s.committer.Wait()
 	close(s.stop)
 	s.looker.Wait()
+	s.rotation.Wait()
 	return errors.Join(s.closeFiles(), s.lock.Close())
 }
 
@@ -350,28 +377,4 @@ func (s *Store) closeFiles() error {
 		errs = append(errs, s.dir.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// errDatabase marks an error of the database itself; others are of one record.
-var errDatabase = errors.New("database error")
-
-// get returns the content under key, and nil if there is none. It is a copy. The error is errDatabase, or says that
-// the record is damaged.
-func get(txn *badger.Txn, key []byte) ([]byte, error) {
-	item, err := txn.Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w: %w", describe(key), errDatabase, err)
-	}
-	value, err := item.ValueCopy(nil)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w: %w", describe(key), errDatabase, err)
-	}
-	content, err := unseal(key, value)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", describe(key), err)
-	}
-	return content, nil
 }

@@ -169,7 +169,7 @@ func TestReserve(t *testing.T) {
 func keysIn(tb testing.TB, s *Store) map[string]int {
 	tb.Helper()
 	found := make(map[string]int)
-	err := s.db.View(func(txn *badger.Txn) error {
+	err := s.db.View(func(txn *view) error {
 		scanKeys(txn, nil, nil, func(key []byte) bool {
 			if key[0] != kindCommit && key[0] != kindFormat && key[0] != kindSkew {
 				found[string(key[:1])]++
@@ -485,9 +485,14 @@ func TestGroups(t *testing.T) {
 }
 
 func BenchmarkAccept(b *testing.B) {
+	b.Run("plain", func(b *testing.B) { benchmarkAccept(b, nil) })
+	b.Run("encrypted", func(b *testing.B) { benchmarkAccept(b, manyKeys(1)) })
+}
+
+func benchmarkAccept(b *testing.B, keys []store.Key) {
 	for _, goroutines := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
-			s, err := Open(Options{Path: b.TempDir(), MaxPending: 1 << 40})
+			s, err := Open(Options{Path: b.TempDir(), MaxPending: 1 << 40, Keys: keys})
 			mustDo(b, err)
 			body := bytes.Repeat([]byte("x"), 1024)
 			var left atomic.Int64

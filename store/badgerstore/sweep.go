@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 
 	"github.com/postern-relay/postern/store"
@@ -51,7 +50,7 @@ func (s *Store) endedBefore(before time.Time, limit int) (keys [][]byte, more bo
 	if walk != nil {
 		defer func() { s.ended.end(prefix, walk, first, err == nil) }()
 	}
-	err = s.db.View(func(txn *badger.Txn) error {
+	err = s.db.View(func(txn *view) error {
 		scanKeys(txn, prefix, from, func(key []byte) bool {
 			key = slices.Clone(key)
 			if first == nil {
@@ -112,7 +111,7 @@ func (w *sweeping) add(ctx context.Context, endKey []byte) error {
 	var attempts [][]byte
 	var later []byte
 	if !w.seen[message] {
-		err = w.store.db.View(func(txn *badger.Txn) error {
+		err = w.store.db.View(func(txn *view) error {
 			m, err := readMessage(txn, message)
 			if errors.Is(err, store.ErrNotFound) {
 				return nil // another entry of it came first
@@ -243,7 +242,7 @@ var stillPending = []byte{kindQueue}
 
 // nextLook returns nil if all deliveries of a message have ended before the given time. Otherwise it returns the key
 // of the entry at which to look again, or stillPending if the end of a delivery or its release is to write that.
-func nextLook(txn *badger.Txn, m store.Message, before time.Time) ([]byte, error) {
+func nextLook(txn *view, m store.Message, before time.Time) ([]byte, error) {
 	var latest store.Delivery
 	for n := range m.Recipients {
 		d, err := readDelivery(txn, m.ID.Delivery(n))
@@ -264,7 +263,7 @@ func nextLook(txn *badger.Txn, m store.Message, before time.Time) ([]byte, error
 }
 
 // sweptOf returns what is to be deleted of a message all of whose deliveries have ended, without its attempts, and those.
-func sweptOf(txn *badger.Txn, m storedMessage) (one swept, attempts [][]byte, err error) {
+func sweptOf(txn *view, m storedMessage) (one swept, attempts [][]byte, err error) {
 	one.whole, one.rest = true, append(one.rest, messageKey(m.ID))
 	for n := range m.chunks {
 		one.rest = append(one.rest, chunkKey(m.ID, n))

@@ -31,7 +31,8 @@ type Memory struct {
 	lines    map[lineName]*line
 	pauses   map[string]store.Pause
 	outages  map[string]store.Outage
-	pending  int64 // those behind the head of a line included
+	items    map[string]store.Item // of the vault
+	pending  int64                 // those behind the head of a line included
 	closed   bool
 	err      error
 
@@ -58,6 +59,7 @@ func NewMemory(o MemoryOptions) *Memory {
 		lines:    make(map[lineName]*line),
 		pauses:   make(map[string]store.Pause),
 		outages:  make(map[string]store.Outage),
+		items:    make(map[string]store.Item),
 	}
 	if m.now == nil {
 		m.now = time.Now

@@ -37,6 +37,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("blocking", func(t *testing.T) { testBlocking(t, open) })
 	t.Run("pauses", func(t *testing.T) { testPauses(t, open) })
 	t.Run("outages", func(t *testing.T) { testOutages(t, open) })
+	t.Run("vault", func(t *testing.T) { testVault(t, open) })
 	t.Run("idempotency", func(t *testing.T) { testIdempotency(t, open) })
 	t.Run("queue", func(t *testing.T) { testQueue(t, open) })
 	t.Run("record", func(t *testing.T) { testRecord(t, open) })
@@ -51,6 +52,7 @@ func Run(t *testing.T, open Open) {
 	t.Run("reduce", func(t *testing.T) { testReduce(t, open) })
 	t.Run("sweep", func(t *testing.T) { testSweep(t, open) })
 	t.Run("life", func(t *testing.T) { testLife(t, open) })
+	t.Run("export", func(t *testing.T) { testExport(t, open) })
 }
 
 var start = time.Date(2026, 3, 14, 15, 9, 26, 535_000_000, time.UTC)

@@ -28,6 +28,7 @@ type fakeAPI struct {
 	token        string      // that each call must bring; empty for none
 	down         bool        // every call is a 503
 	full         string      // why nothing is accepted
+	trouble      string      // of listen.https
 	reload       *reload
 	streams      map[chan string]struct{}
 	posts        []string      // path and body of each POST
@@ -54,6 +55,13 @@ func newFakeAPI(t testing.TB) *fakeAPI {
 		api.server.Close()
 	})
 	return api
+}
+
+// ask has each call bring a token.
+func (a *fakeAPI) ask(token string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.token = token
 }
 
 func (a *fakeAPI) serve(w http.ResponseWriter, r *http.Request) {
@@ -88,7 +96,8 @@ func (a *fakeAPI) serve(w http.ResponseWriter, r *http.Request) {
 	case path == "overview":
 		answer(w, map[string]any{
 			"now": stamp(a.now), "version": "0.4.0", "started_at": stamp(a.now.Add(-76 * time.Hour)), "pending": 1412,
-			"reload": a.reload, "store": map[string]any{"full": a.full}, "destinations": a.destinations,
+			"reload": a.reload, "store": map[string]any{"full": a.full}, "https": map[string]any{"trouble": a.trouble},
+			"destinations": a.destinations,
 		})
 	case path == "destinations":
 		answer(w, map[string]any{"destinations": a.destinations})

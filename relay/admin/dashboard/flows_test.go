@@ -76,10 +76,11 @@ func TestFlows(t *testing.T) {
 		p.shows("section[aria-label=Request] .code", `{"html":"<script>`)
 		api.mu.Lock()
 		api.destinations[0].Pause = &pause{At: stamp(time.Now()), Reason: hostileScript}
-		api.full, api.reload = hostileScript, &reload{At: stamp(time.Now()), Error: hostileScript}
+		api.full, api.trouble, api.reload = hostileScript, hostileScript, &reload{At: stamp(time.Now()), Error: hostileScript}
 		api.mu.Unlock()
 		p.open("/")
 		p.shows(".callout.bad", hostileScript)
+		p.shows(".callout.bad ~ .callout.bad", hostileScript)
 		p.shows(".callout.warn", hostileScript)
 		p.open("/destinations/alerts")
 		p.shows(".callout.warn", hostileScript)
@@ -321,12 +322,16 @@ func TestFlows(t *testing.T) {
 	t.Run("a relay that wants a token is given one", func(t *testing.T) {
 		api, p := start(t)
 		p.expecting("401 (Unauthorized)")
-		api.token = "s3cret"
+		api.ask("s3cret")
 		p.do(chromedp.Navigate(api.server.URL + "/#/deliveries"))
 		p.shows("dialog", "This relay wants a token")
 		p.fill("dialog input", "wrong")
 		p.press(kb.Enter)
 		p.shows("dialog .callout", "does not know the token")
+		for range 3 { // the second time the browser asks nobody
+			p.press(kb.Escape)
+			p.until(`document.querySelector("dialog").open`)
+		}
 		p.fill("dialog input", "s3cret")
 		p.press(kb.Enter)
 		p.until(`!document.querySelector("dialog")`)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // screenshotsVariable names the folder that TestPages writes its pictures to; make screenshots sets it.
@@ -27,31 +28,42 @@ func TestPages(t *testing.T) {
 	views := []struct {
 		name, hash string
 		prepare    func(p *tab)
+		refused    string // what the browser says of an answer that leaves the view unfinished; empty for none
 	}{
-		{"overview", "/", nil},
-		{"deliveries", "/deliveries", nil},
-		{"deliveries-filtered", "/deliveries?state=failed&destination=billing&range=24h", nil},
-		{"deliveries-none", "/deliveries?q=nowhere", nil},
-		{"delivery", "/deliveries/" + failed, nil},
-		{"delivery-delivered", "/deliveries/" + api.deliveries[3].ID, nil},
-		{"delivery-missing", "/deliveries/dlv_gone", func(p *tab) { p.shows("main", "Not Found") }},
-		{"destination", "/destinations/billing", nil},
-		{"destination-paused", "/destinations/crm?tab=config", nil},
+		{"overview", "/", nil, ""},
+		{"deliveries", "/deliveries", nil, ""},
+		{"deliveries-filtered", "/deliveries?state=failed&destination=billing&range=24h", nil, ""},
+		{"deliveries-none", "/deliveries?q=nowhere", nil, ""},
+		{"delivery", "/deliveries/" + failed, nil, ""},
+		{"delivery-delivered", "/deliveries/" + api.deliveries[3].ID, nil, ""},
+		{"delivery-missing", "/deliveries/dlv_gone", func(p *tab) { p.shows("main", "Not Found") }, "404 (Not Found)"},
+		{"destination", "/destinations/billing", nil, ""},
+		{"destination-paused", "/destinations/crm?tab=config", nil, ""},
 		{"destination-test", "/destinations/alerts?tab=test", func(p *tab) {
 			p.click("button", "Send test")
 			p.shows("#exchange-title", "The exchange")
-		}},
-		{"replay", "/replay?state=failed&destination=billing", nil},
+		}, ""},
+		{"replay", "/replay?state=failed&destination=billing", nil, ""},
 		{"help", "/", func(p *tab) {
 			p.press("?")
 			p.shows("dialog", "Keyboard shortcuts")
-		}},
+		}, ""},
+		{"token", "/", func(p *tab) {
+			api.ask("s3cret") // from here on
+			p.do(chromedp.Reload())
+			p.shows("dialog", "This relay wants a token")
+		}, "401 (Unauthorized)"},
+		{"token-wrong", "/", func(p *tab) {
+			p.fill("dialog input", "wrong")
+			p.press(kb.Enter)
+			p.shows("dialog .callout", "does not know the token")
+		}, "401 (Unauthorized)"},
 	}
 	for _, view := range views {
 		t.Run(view.name, func(t *testing.T) {
 			p := openTab(t, browser, api.server.URL)
-			if view.name == "delivery-missing" {
-				p.expecting("404 (Not Found)")
+			if view.refused != "" {
+				p.expecting(view.refused)
 			}
 			for _, screen := range []struct {
 				name          string
@@ -60,7 +72,7 @@ func TestPages(t *testing.T) {
 				for _, scheme := range []string{"light", "dark"} {
 					p.size(screen.width, screen.height)
 					p.theme(scheme)
-					if view.name == "delivery-missing" {
+					if view.refused != "" {
 						p.do(chromedp.Navigate("about:blank"), chromedp.Navigate(api.server.URL+"/#"+view.hash))
 					} else {
 						p.open(view.hash)

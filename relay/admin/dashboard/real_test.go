@@ -39,9 +39,14 @@ type wholeRelay struct {
 	secret, path  string // what the config refers to and nobody is to see: of the signatures, in the URL
 	receiver      *receiver.Receiver
 	broken        atomic.Bool
+	whole         *relay.Relay
+	file          string // of the config
 }
 
-func startRelay(t *testing.T) *wholeRelay {
+func startRelay(t *testing.T) *wholeRelay { return startRelayWith(t, "") }
+
+// startRelayWith starts a relay with more keys in listen, which begin with a comma.
+func startRelayWith(t *testing.T, listen string) *wholeRelay {
 	t.Helper()
 	r := &wholeRelay{TB: t, secret: sign.NewSecret(), path: "T0KENinTHEpath"}
 	dir := t.TempDir()
@@ -58,7 +63,7 @@ func startRelay(t *testing.T) *wholeRelay {
 	r.serve(t, pipe, cert)
 	file := filepath.Join(dir, "postern.yaml")
 	for name, text := range map[string]string{filepath.Join(dir, "ca.pem"): string(ca.PEM()), file: `
-listen: {ingest: "127.0.0.1:0", admin: "127.0.0.1:0"}
+listen: {ingest: "127.0.0.1:0", admin: "127.0.0.1:0"` + listen + `}
 defaults:
   tls: {ca_file: ca.pem}
   breaker: none
@@ -98,6 +103,7 @@ destinations:
 	}
 	listening := logs.FilterMessage("listening").All()[0].ContextMap()
 	r.ingest, r.admin = "http://"+listening["ingest"].(string), "http://"+listening["admin"].(string)
+	r.whole, r.file = whole, file
 	return r
 }
 

@@ -62,6 +62,7 @@ export interface Overview {
   pending: number;
   reload?: Reload | null;
   store?: { full: string };
+  https?: { trouble: string };
   destinations: DestinationState[];
 }
 
@@ -193,22 +194,29 @@ export function authorization(): Record<string, string> {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
+/** A challenge comes with a 401, and with the 429 after too many wrong tokens (RFC 9110, section 11.6.1). */
+const challenged = (response: Response) => response.status === 401 || response.headers.has("WWW-Authenticate");
+
 /** Asks, and returns the response if it is a success. Throws a Problem, or an Error if there was no answer. */
 export async function ask(path: string, init: RequestInit = {}): Promise<Response> {
+  // A view that goes on asking with a token that is refused would count as somebody who tries one after the other.
+  if (signedOut.value) throw new Problem(401, "Unauthorized", "The relay wants a token.");
+  const sent = authorization();
   let response: Response;
   try {
     response = await fetch(`api/v1/${path}`, {
       ...init,
       credentials: "omit",
       redirect: "error",
-      headers: { ...init.headers, ...authorization() },
+      headers: { ...init.headers, ...sent },
     });
   } catch (err) {
     if (init.signal?.aborted) throw err;
     throw new Problem(0, "No answer", "The relay does not answer. Is it running?");
   }
   if (response.ok) return response;
-  if (response.status === 401) signedOut.value = true;
+  // Not if the answer is to a token that has been replaced since.
+  if (challenged(response) && sent.Authorization === authorization().Authorization) signedOut.value = true;
   const details = await response.json().catch(() => null);
   throw new Problem(
     response.status,

@@ -1,7 +1,7 @@
 // The stream of changes. It is read with fetch and not with EventSource, which cannot send a token and hides why it
 // failed. One stream serves all pages; after a gap the pages are told to ask again for what they show.
 import { signal } from "@preact/signals";
-import { ask, Problem, signedOut, type Delivery, type DestinationState } from "./api";
+import { ask, signedOut, type Delivery, type DestinationState } from "./api";
 
 /** What the pages may listen to; gap means that changes may have been missed. */
 interface Events {
@@ -91,8 +91,8 @@ export async function follow() {
         wait = 500;
         if (!first) tell("gap", null);
       });
-    } catch (err) {
-      if (err instanceof Problem && err.status === 401) await signIn();
+    } catch {
+      if (signedOut.value) await signIn();
     }
     if (connection.value === "live" || wait > 1000) connection.value = "lost";
     await new Promise((resolve) => setTimeout(resolve, wait));

@@ -185,7 +185,7 @@ function SignIn() {
   const token = useSignal("");
   const refused = hasToken();
   return (
-    <Dialog title="This relay wants a token" onClose={() => undefined}>
+    <Dialog title="This relay wants a token">
       <form
         onSubmit={(e) => {
           e.preventDefault();

@@ -80,6 +80,11 @@ function Warnings({ state, stale }: { state: State; stale: Error | null }) {
           <strong>New messages are refused.</strong> {state.store.full}
         </p>
       )}
+      {state.https?.trouble && (
+        <p class="callout bad" role="alert">
+          <strong>Apps on other hosts do not get through.</strong> {state.https.trouble}
+        </p>
+      )}
       {state.reload && !state.reload.ok && (
         <p class="callout warn" role="alert">
           <strong>The changed config is not in force.</strong> {state.reload.error} <Time at={state.reload.at} />

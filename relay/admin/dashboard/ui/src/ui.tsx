@@ -191,8 +191,8 @@ export async function attempt(action: () => Promise<unknown>, done: string): Pro
   }
 }
 
-/** A modal dialog; the browser keeps the focus inside, gives it back, and closes on Escape. */
-export function Dialog(props: { title: string; onClose: () => void; children: ComponentChildren; wide?: boolean }) {
+/** A modal dialog; the browser keeps the focus inside, gives it back, and closes on Escape. Without onClose it stays. */
+export function Dialog(props: { title: string; onClose?: () => void; children: ComponentChildren; wide?: boolean }) {
   const ref = useRef<HTMLDialogElement>(null);
   useLayoutEffect(() => {
     const dialog = ref.current!;
@@ -206,10 +206,16 @@ export function Dialog(props: { title: string; onClose: () => void; children: Co
       aria-labelledby="dialog-title"
       onCancel={(e) => {
         e.preventDefault();
-        props.onClose();
+        props.onClose?.();
+      }}
+      onClose={() => {
+        // When Escape is pressed once more, browsers close it whatever we say.
+        if (!ref.current) return; // it is over for us too
+        if (props.onClose) props.onClose();
+        else ref.current.showModal();
       }}
       onClick={(e) => {
-        if (e.target === ref.current) props.onClose();
+        if (e.target === ref.current) props.onClose?.();
       }}
     >
       <div class="dialog-body">
