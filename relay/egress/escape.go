@@ -119,7 +119,7 @@ func escapeAt(v string) (text string, size int) {
 	return "", 0
 }
 
-// hexRune reads the \uXXXX that v begins with.
+// hexRune reads the escape of six characters, \u and four hexadecimal digits, that v begins with.
 func hexRune(v string) (rune, bool) {
 	if len(v) < 6 || v[:2] != `\u` {
 		return 0, false
