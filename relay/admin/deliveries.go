@@ -39,20 +39,8 @@ const (
 
 // listQuery is the query of a list of deliveries.
 type listQuery struct {
-	// Destination by its name.
-	Destination string `json:"destination,omitempty"`
-	// State of the deliveries.
-	State string `json:"state,omitempty" jsonschema:"enum=pending,enum=delivered,enum=failed,enum=canceled"`
-	// Event type, whole.
-	Event string `json:"event,omitempty"`
-	// Class of the latest attempt.
-	Class string `json:"class,omitempty" jsonschema:"enum=ok,enum=status,enum=expect,enum=timeout,enum=dns,enum=connect,enum=tls,enum=protocol,enum=blocked,enum=render,enum=auth,enum=interrupted"`
-	// Since is the earliest time of acceptance: RFC 3339, or a duration before now such as 90m.
-	Since string `json:"since,omitempty"`
-	// Until is the time before which they were accepted: RFC 3339, or a duration before now.
-	Until string `json:"until,omitempty"`
-	// Q is a text in the ids, the event, the ordering key, the reason or the latest error, in any case of letters.
-	Q string `json:"q,omitempty" jsonschema:"maxLength=200"`
+	DeliveryFilter
+
 	// Limit of deliveries in the answer.
 	Limit *int `json:"limit,omitempty" jsonschema:"minimum=1,maximum=500,default=50"`
 	// Cursor of a page, as next_cursor of the one before it; the filter must be the same.
@@ -77,13 +65,6 @@ type DeliveryFilter struct {
 	Q string `json:"q,omitempty" jsonschema:"maxLength=200"`
 }
 
-// filter returns the part of the query that chooses deliveries.
-func (q listQuery) filter() DeliveryFilter {
-	return DeliveryFilter{
-		Destination: q.Destination, State: q.State, Event: q.Event, Class: q.Class, Since: q.Since, Until: q.Until, Q: q.Q,
-	}
-}
-
 func (h *Handler) listDeliveries(ctx context.Context, in input[listQuery, none]) (DeliveryPage, error) {
 	limit := defaultPage
 	if in.Query.Limit != nil {
@@ -92,7 +73,7 @@ func (h *Handler) listDeliveries(ctx context.Context, in input[listQuery, none])
 	if limit < 1 || limit > maxPage {
 		return DeliveryPage{}, problem.New(http.StatusBadRequest, "limit is %d; 1 to %d are allowed", limit, maxPage)
 	}
-	asked := in.Query.filter()
+	asked := in.Query.DeliveryFilter
 	filter, err := h.filter(asked)
 	if err != nil {
 		return DeliveryPage{}, err

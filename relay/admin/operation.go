@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -187,12 +188,7 @@ func (h *Handler) readQuery(raw string, into reflect.Value) error {
 	}
 	known := keysOf(into.Type())
 	for name, list := range values {
-		at := -1
-		for i, k := range known {
-			if k == name {
-				at = i
-			}
-		}
+		at := slices.Index(known, name)
 		switch {
 		case at < 0:
 			return problem.New(http.StatusBadRequest, "there is no query parameter %.100q here%s", name, h.suggest(name, known))
@@ -201,7 +197,7 @@ func (h *Handler) readQuery(raw string, into reflect.Value) error {
 		case list[0] == "":
 			continue // as a form sends a field that was not filled in
 		}
-		field := into.Field(at)
+		field := into.FieldByIndex(keyedFields(into.Type())[at].Index)
 		if field.Kind() == reflect.String {
 			field.SetString(list[0])
 			continue
@@ -216,11 +212,17 @@ func (h *Handler) readQuery(raw string, into reflect.Value) error {
 	return nil
 }
 
+// keyedFields returns the fields of a struct, those of embedded structs in their place.
+func keyedFields(t reflect.Type) []reflect.StructField {
+	return slices.DeleteFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Anonymous })
+}
+
 // keysOf returns the JSON keys of a struct's fields, in their order.
 func keysOf(t reflect.Type) []string {
-	keys := make([]string, t.NumField())
-	for i := range keys {
-		keys[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	var keys []string
+	for _, f := range keyedFields(t) {
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		keys = append(keys, key)
 	}
 	return keys
 }
