@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
@@ -157,38 +156,23 @@ func (s *Store) writeBackup(ctx context.Context, w io.Writer, o store.BackupOpti
 		return counts, err
 	}
 	err = s.db.View(func(txn *view) error {
-		iteration := badger.DefaultIteratorOptions
-		iteration.PrefetchValues = false
-		it := txn.NewIterator(iteration)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if s.closed.Load() {
+		return txn.each(ctx, func(key, value []byte) error {
+			switch {
+			case s.closed.Load():
 				return store.ErrClosed
+			case !inBackup(key[0], o.IncludeKeys):
+				return nil
+			case len(value) == 0:
+				return b.put(key, nil)
 			}
-			key := it.Item().Key()
-			if !inBackup(key[0], o.IncludeKeys) {
-				continue
-			}
-			err := it.Item().Value(func(value []byte) error {
-				if len(value) == 0 {
-					return b.put(key, nil)
-				}
-				content, err := txn.open(key, value)
-				if err != nil {
-					b.counts.Damaged++
-					s.log.Error("damaged record left out of a backup", zap.String("record", describe(key)), zap.Error(err))
-					return nil
-				}
-				return b.put(key, content)
-			})
+			content, err := txn.open(key, value)
 			if err != nil {
-				return err
+				b.counts.Damaged++
+				s.log.Error("damaged record left out of a backup", zap.String("record", describe(key)), zap.Error(err))
+				return nil
 			}
-		}
-		return nil
+			return b.put(key, content)
+		})
 	})
 	if err == nil {
 		err = b.end()

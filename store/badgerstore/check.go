@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/dgraph-io/badger/v4"
-
 	"github.com/postern-relay/postern/store"
 )
 
@@ -39,39 +37,22 @@ func (s *Store) Check(ctx context.Context) (Checked, error) {
 	defer s.use.RUnlock()
 	var c Checked
 	err := s.db.View(func(txn *view) error {
-		iteration := badger.DefaultIteratorOptions
-		iteration.PrefetchValues = false
-		it := txn.NewIterator(iteration)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
+		return txn.each(ctx, func(key, value []byte) error {
 			if s.closed.Load() {
 				return store.ErrClosed
 			}
-			key := it.Item().Key()
 			if inBackup(key[0], true) { // as a backup counts
 				countRecord(&c.Counts, key)
 			}
-			fault := error(nil)
-			err := it.Item().Value(func(value []byte) error {
-				fault = checkRecord(txn, key, value)
-				return nil
-			})
-			if err == nil && errors.Is(fault, errDatabase) {
-				err = fault
+			switch fault := checkRecord(txn, key, value); {
+			case errors.Is(fault, errDatabase):
+				return fault
+			case fault != nil:
+				c.Counts.Damaged++
+				c.fault("%s: %v", describe(key), fault)
 			}
-			if err != nil {
-				return err
-			}
-			if fault == nil {
-				continue
-			}
-			c.Counts.Damaged++
-			c.fault("%s: %v", describe(key), fault)
-		}
-		return nil
+			return nil
+		})
 	})
 	if err != nil {
 		return Checked{}, fmt.Errorf("check store: %w", err)

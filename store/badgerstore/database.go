@@ -1,6 +1,7 @@
 package badgerstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -33,6 +34,25 @@ func (v *view) put(key, value []byte) error { return v.Set(key, v.keys.lock(key,
 
 // open returns the content of a value that was read from key. It may be part of the value.
 func (v *view) open(key, value []byte) ([]byte, error) { return v.keys.unlock(key, value) }
+
+// each calls do with each key and value of the database, as they are stored, in the order of the keys, until it returns an
+// error or ctx ends. Neither is good for longer than the call.
+func (v *view) each(ctx context.Context, do func(key, value []byte) error) error {
+	o := badger.DefaultIteratorOptions
+	o.PrefetchValues = false
+	it := v.NewIterator(o)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		key := it.Item().Key()
+		if err := it.Item().Value(func(value []byte) error { return do(key, value) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // errDatabase marks an error of the database itself; others are of one record.
 var errDatabase = errors.New("database error")

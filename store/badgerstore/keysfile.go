@@ -2,6 +2,7 @@ package badgerstore
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 )
 
@@ -160,22 +160,12 @@ func (g *gate) opened(db *database, needed []keyID, ok bool, err error) ([]keyID
 func keysOfValues(db *database) (map[keyID]int, error) {
 	counts := make(map[keyID]int)
 	err := db.View(func(txn *view) error {
-		o := badger.DefaultIteratorOptions
-		o.PrefetchValues = false
-		it := txn.NewIterator(o)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			err := it.Item().Value(func(value []byte) error {
-				if id := lockedBy(value); id != (keyID{}) && !isOpen(it.Item().Key(), value) {
-					counts[id]++
-				}
-				return nil
-			})
-			if err != nil {
-				return err
+		return txn.each(context.Background(), func(key, value []byte) error {
+			if id := lockedBy(value); id != (keyID{}) && !isOpen(key, value) {
+				counts[id]++
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look for the keys of values: %w: %w", errDatabase, err)

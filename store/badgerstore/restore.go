@@ -335,30 +335,18 @@ func (r *restoring) verify(ctx context.Context) (err error) {
 	}()
 	var counts store.BackupCounts
 	err = db.View(func(txn *view) error {
-		iteration := badger.DefaultIteratorOptions
-		iteration.PrefetchValues = false
-		it := txn.NewIterator(iteration)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			key := it.Item().Key()
+		return txn.each(ctx, func(key, value []byte) error {
 			if inBackup(key[0], true) {
 				countRecord(&counts, key)
 			}
-			err := it.Item().Value(func(value []byte) error {
-				if len(value) == 0 {
-					return nil
-				}
-				_, err := txn.open(key, value)
-				return err
-			})
-			if err != nil {
+			if len(value) == 0 {
+				return nil
+			}
+			if _, err := txn.open(key, value); err != nil {
 				return fmt.Errorf("%s: %w", describe(key), err)
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	want := r.from.counts
 	want.Damaged = 0
