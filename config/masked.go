@@ -240,7 +240,7 @@ func withoutQuery(s string) string {
 }
 
 // sensitiveHeader finds headers whose values are secrets though they were written into the file.
-var sensitiveHeader = regexp.MustCompile(`(?i)auth|cookie|token|secret|key|passw|credential|signature`)
+var sensitiveHeader = regexp.MustCompile(`(?i)auth|cookie|token|secret|key|passw|credential|signature|session`)
 
 func (c printer) secretNode(s Secret, path string, r rules) *yaml.Node {
 	if s.value == nil {

@@ -53,7 +53,7 @@ func orderKey(line string) string {
 func newMessage(m store.Message, body []byte) Message {
 	out := Message{
 		ID: m.ID.String(), Event: m.Event, ContentType: m.ContentType, AcceptedAt: instant(m.AcceptedAt),
-		SizeBytes: m.Size, Key: m.Key, Path: MaskQuery(m.Path), Headers: maskedHeaders(m.Header, false),
+		SizeBytes: m.Size, Key: m.Key, Path: MaskQuery(m.Path), Headers: postedHeaders(m.Header),
 		BodyRemoved: m.Size > 0 && len(body) == 0,
 	}
 	out.Content, out.BodyTruncated = newContent(body)
@@ -95,7 +95,7 @@ func newAttempt(a store.Attempt) Attempt {
 		out.Request = &request
 	}
 	if a.Status != 0 {
-		response := Response{Status: a.Status, Headers: maskedHeaders(fields(a.Header), true), Truncated: a.Truncated}
+		response := Response{Status: a.Status, Headers: recordedHeaders(fields(a.Header)), Truncated: a.Truncated}
 		var cut bool
 		response.Content, cut = newContent(a.Body)
 		response.Truncated = response.Truncated || cut
@@ -106,7 +106,7 @@ func newAttempt(a store.Attempt) Attempt {
 
 // newRequest shows a request. The body of the message is shown where that is what was sent; nil leaves it out.
 func newRequest(s store.Sent, message []byte) Request {
-	out := Request{Method: s.Method, URL: s.URL, Headers: maskedHeaders(s.Header, true), Truncated: s.Truncated, BodyIsMessage: !s.Rendered}
+	out := Request{Method: s.Method, URL: s.URL, Headers: recordedHeaders(s.Header), Truncated: s.Truncated, BodyIsMessage: !s.Rendered}
 	body := s.Body
 	if out.BodyIsMessage && len(body) == 0 {
 		body = message
@@ -129,22 +129,31 @@ func fields(h http.Header) []store.Field {
 	return list
 }
 
-// maskedHeaders shows header fields, without the values of those whose name says that they are secret. Fields that were
-// recorded by the sender are masked already where it knew what is secret, and stay as it left them; asterisks that an
-// app has sent say nothing of the kind.
-func maskedHeaders(list []store.Field, recorded bool) []Header {
+// postedHeaders shows header fields as an app has sent them, without the values of those whose name says that they are
+// secret.
+func postedHeaders(list []store.Field) []Header {
+	return maskedHeaders(list, func(f store.Field) bool { return store.SensitiveName(f.Name) })
+}
+
+// recordedHeaders shows header fields that were recorded by the sender. They are masked already where it knew what is
+// secret, and stay as it left them; what carries a credential is masked here if it was not.
+func recordedHeaders(list []store.Field) []Header {
+	return maskedHeaders(list, func(f store.Field) bool { return credentialName(f.Name) && !strings.Contains(f.Value, masked) })
+}
+
+func maskedHeaders(list []store.Field, secret func(store.Field) bool) []Header {
 	out := make([]Header, len(list))
 	for i, f := range list {
 		out[i] = Header{Name: f.Name, Value: f.Value}
-		if secretName(f.Name) && (!recorded || !strings.Contains(f.Value, masked)) {
+		if secret(f) {
 			out[i].Value = masked
 		}
 	}
 	return out
 }
 
-// secretName reports whether a header of that name usually carries a secret.
-func secretName(name string) bool {
+// credentialName reports whether a header of that name usually carries a credential.
+func credentialName(name string) bool {
 	name = strings.ToLower(name)
 	for _, part := range []string{"authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "access-key", "credential"} {
 		if strings.Contains(name, part) {

@@ -107,14 +107,25 @@ func TestMatches(t *testing.T) {
 	}
 }
 
-func TestSecretName(t *testing.T) {
+func TestCredentialName(t *testing.T) {
 	for name, want := range map[string]bool{
 		"Authorization": true, "Proxy-Authorization": true, "Cookie": true, "Set-Cookie": true, "X-Api-Key": true, "X-Auth-Token": true,
 		"X-Client-Secret": true, "X-Amz-Security-Token": true, "Content-Type": false, "Webhook-Id": false, "Webhook-Signature": false,
 		"X-Request-Id": false, "Idempotency-Key": false, "Traceparent": false,
 	} {
-		if got := secretName(name); got != want {
-			t.Errorf("secretName(%q): got %t, want %t", name, got, want)
+		if got := credentialName(name); got != want {
+			t.Errorf("credentialName(%q): got %t, want %t", name, got, want)
+		}
+	}
+}
+
+func TestPostedHeadersAreMaskedAsRecordedOnes(t *testing.T) {
+	for name, want := range map[string]string{
+		"X-Session": masked, "X-Auth": masked, "X-Signing-Key": masked, "X-Hub-Signature": masked, "Authorization": masked,
+		"X-Request-Id": "v", "Traceparent": "v", "Content-Type": "v",
+	} {
+		if got := postedHeaders([]store.Field{{Name: name, Value: "v"}}); got[0] != (Header{Name: name, Value: want}) {
+			t.Errorf("got %+v, want %q", got, want)
 		}
 	}
 }

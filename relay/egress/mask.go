@@ -47,7 +47,7 @@ func (m *masks) value(key, v, mark string, secrets []string) string {
 	switch {
 	case m.public[key]:
 		return v
-	case key == m.auth || sensitive(key):
+	case key == m.auth || store.SensitiveName(key):
 		return maskCredential(v, mark)
 	}
 	return replaceSecrets(v, secrets, mark)

@@ -34,7 +34,7 @@ func (o Options) secrets(t templates) []string {
 	all := o.Auth.secrets()
 	plain := make(map[string]bool, len(o.PlainHeader))
 	for _, name := range o.PlainHeader {
-		plain[http.CanonicalHeaderKey(name)] = !sensitive(name)
+		plain[http.CanonicalHeaderKey(name)] = !store.SensitiveName(name)
 	}
 	mayHold := func(name, text string) {
 		name = http.CanonicalHeaderKey(name)
@@ -170,7 +170,7 @@ func (s *Sender) appSecrets(m store.Message) []string {
 		}
 	}
 	for _, f := range m.Header {
-		if name := http.CanonicalHeaderKey(f.Name); s.named(name) && sensitive(name) {
+		if name := http.CanonicalHeaderKey(f.Name); s.named(name) && store.SensitiveName(name) {
 			add(trimValue(f.Value))
 		}
 	}
@@ -192,7 +192,7 @@ func (s *Sender) longestOfApp() int {
 		longest = maxForwardPath
 	}
 	for name := range s.forward {
-		if sensitive(name) {
+		if store.SensitiveName(name) {
 			longest = max(longest, maxHeaderValue)
 		}
 	}
@@ -222,23 +222,6 @@ func longestFirst(texts []string) []string {
 	return slices.Compact(texts)
 }
 
-// sensitive reports whether the name of a header or parameter says that its value is a secret. It goes by the words
-// that the config's own mask goes by, and lets through what every receiver of webhooks looks for.
-func sensitive(name string) bool {
-	name = strings.ToLower(name)
-	if strings.HasSuffix(name, "idempotency-key") {
-		return false
-	}
-	for _, word := range [...]string{
-		"auth", "cookie", "token", "secret", "key", "passw", "credential", "signature", "session",
-	} {
-		if strings.Contains(name, word) {
-			return true
-		}
-	}
-	return false
-}
-
 func sensitiveParameter(name string) bool {
-	return sensitive(name) || name == "sig" || name == "code" // of Azure's signed addresses and functions
+	return store.SensitiveName(name) || name == "sig" || name == "code" // of Azure's signed addresses and functions
 }
