@@ -3,10 +3,11 @@
 
 GO      ?= go
 VERSION ?=
-# Rounds of the long crash test, seconds for each fuzz target, and flags for the benchmark.
-ROUNDS     ?= 60
+# Time for each fuzz target and how many at a time, and flags for the benchmark and for the fault tests, such as -only=kill,power.
 FUZZTIME   ?= 20s
+JOBS       ?= 1
 BENCHFLAGS ?=
+FAULTFLAGS ?=
 
 # Where make release puts its files, and what it builds. Windows is not among them: locks and sockets are those of Unix.
 OUT       ?= build/release
@@ -15,10 +16,10 @@ PLATFORMS ?= linux/amd64 linux/arm64 linux/arm/v7 darwin/amd64 darwin/arm64
 LDFLAGS := -s -w $(if $(VERSION),-X main.buildVersion=$(VERSION))
 
 # The packages whose tests take longest begin first, so that none of them is left to run alone at the end.
-LONGEST := ./store/badgerstore ./relay/admin/dashboard ./cmd/postern
+LONGEST := ./store/badgerstore ./cmd/postern-faults ./relay/admin/dashboard ./cmd/postern
 
 .DEFAULT_GOAL := help
-.PHONY: help test chromium dashboard screenshots test-npm lint fmt tidy build release test-release interpreters bench test-crash schema fuzz clean
+.PHONY: help test chromium dashboard screenshots test-npm lint fmt tidy build release test-release interpreters bench test-faults faulttools schema fuzz clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -26,7 +27,7 @@ help: ## list what there is
 test: chromium interpreters ## all tests, with the race detector; the browser tests need Chromium, those of the examples some interpreters
 	@# What could not be installed is named: its programs are not run, and the tests fail for anything else that is missing.
 	POSTERN_WITHOUT=$$(for i in python3 node ruby; do command -v $$i >/dev/null || printf '%s,' $$i; done) \
-		$(GO) test -race -timeout 10m $(LONGEST) ./...
+		$(GO) test -race -timeout 20m $(LONGEST) ./...
 
 interpreters: ## install Python, Node and Ruby by apt-get, for the tests of examples/clients, where they are missing
 	@for i in python3:python3 node:nodejs ruby:ruby; do \
@@ -82,24 +83,25 @@ release: ## for each of PLATFORMS the static binary and its SBOM (CycloneDX), wi
 test-release: ## what make release and the Dockerfile make: reproducible, static, at home in a read-only root; needs root
 	$(GO) test -tags release -run '^TestRelease' -count=1 -v -timeout 40m .
 
-bench: ## figures beside their bounds; binds port 443 of a loopback address
+bench: ## all figures beside their bounds, which takes 45 minutes and 20 GB of disk; needs root; BENCHFLAGS='-only accepts,drain -quick' for less
 	$(GO) run ./cmd/postern-bench $(BENCHFLAGS)
 	$(GO) test ./store/badgerstore -run '^$$' -bench '^BenchmarkDeliveries$$' -benchtime 100x -timeout 30m
 
-test-crash: build ## the crash test with the real binary, ROUNDS=60 times kill -9; binds port 443 of a loopback address
-	CRASH_ROUNDS=$(ROUNDS) CRASH_BINARY=$(CURDIR)/bin/postern $(GO) test ./cmd/postern -run '^TestCrash$$' -count=1 -v -timeout 30m
+test-faults: faulttools ## the fault tests in full, and a table of what was run; takes hours, needs root; FAULTFLAGS='-only=kill,power -fuzztime=10m'
+	$(GO) run ./cmd/postern-faults $(FAULTFLAGS)
+
+faulttools: ## install strace, xfsprogs and e2fsprogs by apt-get, for the fault tests, where they are missing
+	@for i in strace:strace mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs; do \
+		PATH="$$PATH:/usr/sbin:/sbin" command -v $${i%%:*} >/dev/null && continue; \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $${i#*:}; } || \
+		{ echo "the fault tests need $${i%%:*}; as root: apt-get install $${i#*:}"; exit 1; }; \
+	done
 
 schema: ## write the JSON Schema of the config anew
 	$(GO) test ./config -run Schema -count=1 -args -update
 
-fuzz: ## each fuzz target for FUZZTIME=20s
-	@set -e; for pkg in $$($(GO) list ./...); do \
-		listed=$$($(GO) test -list '^Fuzz' $$pkg); \
-		for target in $$(echo "$$listed" | grep '^Fuzz' || true); do \
-			echo "== $$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
-		done; \
-	done
+fuzz: ## each fuzz target for FUZZTIME=20s, JOBS=1 of them at a time, and a line for each
+	$(GO) run ./cmd/postern-faults -only fuzz -run '^$$' -fuzztime $(FUZZTIME) -jobs $(JOBS)
 
 clean: ## remove what was made here
 	rm -rf bin build relay/admin/dashboard/ui/node_modules

@@ -24,8 +24,7 @@ var ownClients = map[string]string{
 	"cmd/postern/demo.go":               "the demo's receivers are Unix sockets of the same process",
 	"cmd/postern/demo_app.go":           "the demo's app posts to its relay on loopback",
 	"examples/clients/post.go":          "shows how an app posts to the Postern beside it, with nothing but the standard library",
-	"cmd/postern-bench/bench.go":        "the benchmark measures a relay from outside, on loopback",
-	"cmd/postern-bench/load.go":         "the benchmark's load goes to a relay on loopback",
+	"cmd/postern-bench/clients.go":      "the benchmark measures a relay from outside, and its bounds post to the same receiver on loopback",
 }
 
 // clientMakers are the names by which the standard library makes clients and connections, or lends its own. Types

@@ -33,10 +33,11 @@ var (
 var arrows = map[string][]string{
 	".": nil, // tests only
 
-	"cmd/postern":       {"config", "relay", "relay/admin", "relay/sign", "relay/receiver", "store", "store/badgerstore"},
-	"cmd/postern-bench": {"relay/receiver"}, // measures the built program from outside
-	"cmd/postern-sbom":  nil,
-	"examples/clients":  nil, // the client in Go
+	"cmd/postern":        {"config", "relay", "relay/admin", "relay/sign", "relay/receiver", "store", "store/badgerstore"},
+	"cmd/postern-bench":  {"relay/receiver"}, // measures the built program from outside
+	"cmd/postern-faults": nil,                // runs the fault tests of all packages
+	"cmd/postern-sbom":   nil,
+	"examples/clients":   nil, // the client in Go
 
 	"config": nil,
 	"relay":  slices.Concat([]string{"config", "relay/admin/dashboard"}, parts, base),
@@ -67,15 +68,16 @@ var arrows = map[string][]string{
 // testArrows says what test files may import beyond what their package may: real engines and a real receiver
 // instead of mocks, and never a part of the same row.
 var testArrows = map[string][]string{
-	".":            slices.Concat([]string{"config", "relay"}, parts, base, engines),
-	"cmd/postern":  {"store/storetest", "relay/listen/acmetest"},
-	"relay":        slices.Concat(engines, []string{"relay/receiver", "relay/listen/acmetest"}),
-	"relay/listen": {"store/storetest", "relay/receiver", "relay/listen/acmetest"},
-	"relay/ingest": {"store/storetest"},
-	"relay/lane":   {"store/storetest"},
-	"relay/egress": {"store/storetest", "relay/receiver"},
-	"relay/admin":  {"store/storetest"},
-	"relay/guard":  {"relay/receiver"},
+	".":                  slices.Concat([]string{"config", "relay"}, parts, base, engines),
+	"cmd/postern":        {"store/storetest", "relay/listen/acmetest"},
+	"cmd/postern-faults": {"relay/admin", "relay/receiver", "relay/sign", "store"}, // the built program, seen from outside
+	"relay":              slices.Concat(engines, []string{"relay/receiver", "relay/listen/acmetest"}),
+	"relay/listen":       {"store/storetest", "relay/receiver", "relay/listen/acmetest"},
+	"relay/ingest":       {"store/storetest"},
+	"relay/lane":         {"store/storetest"},
+	"relay/egress":       {"store/storetest", "relay/receiver"},
+	"relay/admin":        {"store/storetest"},
+	"relay/guard":        {"relay/receiver"},
 
 	"relay/admin/dashboard": {"relay", "relay/receiver", "relay/sign", "store/badgerstore"}, // the pages of a whole relay
 

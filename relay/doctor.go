@@ -115,7 +115,7 @@ func (d *destination) examine(ctx context.Context, e Examination) []Finding {
 	if !d.enabled {
 		return []Finding{{Check: "enabled", Detail: "enabled: false, so it was not looked at"}}
 	}
-	out, err := d.wayOut(func() []netip.AddrPort { return e.Own }, zap.NewNop(), e.Now)
+	out, err := d.wayOut(nil, func() []netip.AddrPort { return e.Own }, zap.NewNop(), e.Now)
 	if err != nil {
 		return []Finding{{
 			Check: "certificates", Status: Problem, Detail: oneLine(err.Error()), Advice: "mend the files that tls names",

@@ -159,7 +159,8 @@ func (r *Relay) openHTTPS(tokens []listen.Token) (server *listen.Server, closeId
 	}
 	server, err = listen.Open(listen.Options{
 		Address: h.address, Listener: r.Sockets.HTTPS, TLS: secure, Tokens: tokens, TokensKey: "listen.tokens", Drain: r.Drain, Now: r.Now,
-		Log: r.Log.Named("listen.https"), Metrics: r.metrics.forListeners(), Name: "https",
+		MaxConns: r.Plan.connections.Each,
+		Log:      r.Log.Named("listen.https"), Metrics: r.metrics.forListeners(), Name: "https",
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.ingest.Load().ServeHTTP(w, req) }),
 	})
 	if err != nil {

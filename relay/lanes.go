@@ -37,6 +37,7 @@ type running struct {
 type laneConfig struct {
 	destination config.Destination // without the keys that only routing reads
 	block       bool
+	conns       int      // a reload elsewhere may change its share
 	secrets     []string // texts that are secrets because of how they are written
 	egress      config.Egress
 }
@@ -45,7 +46,7 @@ func (p *Plan) laneConfig(name string) laneConfig {
 	d := *p.config.Destinations[name]
 	d.Events, d.When, d.Enabled, d.Order, d.OrderOnFailure = nil, "", true, "", ""
 	compiled := p.destinations[name]
-	return laneConfig{destination: d, block: compiled.blockOnFailure, secrets: compiled.egress.Secrets, egress: p.config.Egress}
+	return laneConfig{destination: d, block: compiled.blockOnFailure, conns: compiled.conns, secrets: compiled.egress.Secrets, egress: p.config.Egress}
 }
 
 // lane returns the lane of a destination, also one that only ends what it has in flight, or nil.
@@ -140,12 +141,12 @@ func (r *Relay) handOver(h *handover) error {
 	if r.lanes.part == nil {
 		return errStopping
 	}
+	r.plan.Store(h.plan) // before any lane begins: what its attempts come to is judged by it
 	for _, name := range h.plan.names {
 		if out := h.begin[name]; out != nil {
 			r.begin(name, h, out)
 		}
 	}
-	r.plan.Store(h.plan)
 	r.ingest.Store(r.ingestHandler(h.plan))
 	for name, l := range r.lanes.running {
 		if d := h.plan.destinations[name]; l.retired || d != nil && d.enabled {
@@ -163,7 +164,7 @@ func (r *Relay) begin(name string, h *handover, out *outlet) {
 	d, cfg, part := h.plan.destinations[name], h.plan.laneConfig(name), r.lanes.part
 	counted := r.metrics.destination(name)
 	next := &lane.Lane{
-		Name: name, Queue: r.Store, Sender: out, Retry: d.retry, Concurrency: d.concurrency, Rate: d.rate, Batch: d.batch,
+		Name: name, Queue: r.Store, Sender: out, Retry: d.retry, Concurrency: d.conns, Rate: d.rate, Batch: d.batch,
 		Breaker: d.breaker, BlockOnFailure: d.blockOnFailure,
 		Observe: func(before, after store.Delivery, a store.Attempt) {
 			counted.observe(after, a)

@@ -14,6 +14,9 @@ import (
 type LoadOptions struct {
 	// Inject connects the named hosts by the functions given instead of the network; see guard.Dialer.
 	Inject map[string]func(ctx context.Context) (net.Conn, error)
+
+	// OpenFiles is the limit on open files that connections are shared by; 0 means that of this process.
+	OpenFiles uint64
 }
 
 // Load reads the config file and compiles it. A wrong file is a config.ErrorList with every fault, whichever of the

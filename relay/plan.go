@@ -42,6 +42,8 @@ type Plan struct {
 	tracing        tracing
 	storeKeys      []store.Key // the first encrypts
 
+	connections Connections
+
 	config *config.Config   // that all of the above comes from
 	shown  map[string]shown // of each destination; of a plan that was loaded
 	origin origin
@@ -57,7 +59,8 @@ type destination struct {
 	order          order
 	blockOnFailure bool
 	retry          lane.Schedule
-	concurrency    int
+	concurrency    int     // by the config
+	conns          int     // its share of all connections, at most concurrency: the attempts that are in flight at a time
 	rate           float64 // attempts per second; 0 means no bound
 	batch          lane.Batch
 	breaker        lane.Breaker
@@ -112,6 +115,11 @@ func newPlan(cfg *config.Config, o LoadOptions) (*Plan, config.ErrorList) {
 		p.names = append(p.names, name)
 	}
 	slices.Sort(p.names)
+	files := o.OpenFiles
+	if files == 0 {
+		files = openFiles()
+	}
+	p.shareConnections(files)
 	return p, c.faults
 }
 
@@ -201,9 +209,9 @@ func (c *compiler) destination(key string, d *config.Destination) *destination {
 	}
 	out.dialer = &guard.Dialer{
 		Allow: d.AllowNetworks, Deny: c.cfg.Egress.DenyNetworks, Resolve: lowerKeys(c.cfg.Egress.Resolve), Proxy: c.proxy,
-		Inject: c.inject.Inject,
+		Inject: c.inject.Inject, Resolver: guard.NewResolver(),
 	}
-	out.transport = guard.TransportOptions{MinVersion: tlsVersion(d.TLS.MinVersion), MaxConnsPerHost: d.Concurrency}
+	out.transport = guard.TransportOptions{MinVersion: tlsVersion(d.TLS.MinVersion)}
 	out.files = guard.TLSFiles{CA: d.TLS.CAFile, Cert: d.TLS.CertFile, Key: d.TLS.KeyFile}
 	c.optionFaults(key+".tls", out.files.Check())
 	out.egress = c.request(key, d)
@@ -311,7 +319,7 @@ func lowerKeys(m map[string]netip.Addr) map[string]netip.Addr {
 
 // sender makes the sender of a running relay, and the func that closes its idle connections.
 func (d *destination) sender(r *Relay, name string) (*egress.Sender, func(), error) {
-	out, err := d.wayOut(func() []netip.AddrPort { return r.own }, r.Log.Named("guard").With(zap.String("destination", name)), r.Now)
+	out, err := d.wayOut(r.room, func() []netip.AddrPort { return r.own }, r.Log.Named("guard").With(zap.String("destination", name)), r.Now)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -331,12 +339,13 @@ type wayOut struct {
 	server   *guard.Transport // of the token endpoint; nil without one
 }
 
-// wayOut loads the certificates of d, and connects to nothing. own returns the addresses that this process listens on.
-func (d *destination) wayOut(own func() []netip.AddrPort, log *zap.Logger, now func() time.Time) (wayOut, error) {
+// wayOut loads the certificates of d, and connects to nothing. Its connections are among those of the room, if there is
+// one; own returns the addresses that this process listens on.
+func (d *destination) wayOut(room *guard.Room, own func() []netip.AddrPort, log *zap.Logger, now func() time.Time) (wayOut, error) {
 	dialer := *d.dialer
 	dialer.Own = own
 	transport, files := d.transport, d.files
-	transport.Dialer = &dialer
+	transport.Dialer, transport.MaxConnsPerHost, transport.Room = &dialer, d.conns, room
 	files.Log, files.Now = log, now
 	receiver, err := guard.LoadTransport(transport, files)
 	if err != nil || d.egress.Auth.OAuth2 == nil {
@@ -344,6 +353,7 @@ func (d *destination) wayOut(own func() []netip.AddrPort, log *zap.Logger, now f
 	}
 	// The token endpoint is often a public one beside a private receiver, and who we are there is told by the secret.
 	files.Cert, files.Key, files.BesideSystem = "", "", true
+	transport.MaxConnsPerHost = tokenConns
 	server, err := guard.LoadTransport(transport, files)
 	return wayOut{receiver, server}, err
 }

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/postern-relay/postern/relay/admin"
+	"github.com/postern-relay/postern/relay/guard"
 	"github.com/postern-relay/postern/relay/ingest"
 	"github.com/postern-relay/postern/relay/listen"
 	"github.com/postern-relay/postern/store"
@@ -80,6 +81,7 @@ type Relay struct {
 	back    *listen.Server
 	paces   paces // of the tokens of front in force; changed by reloads only
 	own     []netip.AddrPort
+	room    *guard.Room // for connections to the outside
 	lanes   lanes
 	pauses  pauses
 	watches watches
@@ -123,6 +125,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	for _, s := range r.servers() {
 		r.ownAddress(s.Addr())
 	}
+	r.room = r.roomOutside()
 	first, err := r.prepare(ctx, r.Plan)
 	if err != nil {
 		return errors.Join(err, r.closeServers())
@@ -253,7 +256,8 @@ func (r *Relay) open() (closeIdle func(), err error) {
 	r.paces = paces
 	r.front, err = listen.Open(listen.Options{
 		Address: r.Plan.ingestAddress, Listener: r.Sockets.Ingest, Tokens: ingestTokens, TokensKey: "listen.tokens", Drain: r.Drain, Now: r.Now,
-		Log: r.Log.Named("listen.ingest"), Metrics: r.metrics.forListeners(), Name: "ingest",
+		MaxConns: r.Plan.connections.Each,
+		Log:      r.Log.Named("listen.ingest"), Metrics: r.metrics.forListeners(), Name: "ingest",
 		SocketMode: r.Plan.socketMode, SocketGroup: r.Plan.socketGroup,
 		// Each request by one plan, from its beginning to its end.
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.ingest.Load().ServeHTTP(w, req) }),
@@ -266,7 +270,7 @@ func (r *Relay) open() (closeIdle func(), err error) {
 	}
 	r.back, err = listen.Open(listen.Options{
 		Address: r.Plan.adminAddress, Listener: r.Sockets.Admin, Tokens: adminTokens(r.Plan.adminTokens), TokensKey: "listen.admin_tokens",
-		Drain: adminDrain, Now: r.Now,
+		Drain: adminDrain, Now: r.Now, MaxConns: r.Plan.connections.Each,
 		Log: r.Log.Named("listen.admin"), Metrics: r.metrics.forListeners(), Name: "admin",
 		SocketMode: r.Plan.socketMode, SocketGroup: r.Plan.socketGroup,
 		Handler: api{steering{r}}.handler(), Public: admin.Public,
@@ -340,6 +344,7 @@ func (r *Relay) logStart(ctx context.Context) {
 		where = append(where, zap.String("https", addrText(r.secure.Addr())))
 	}
 	r.Log.Info("listening", append(where, zap.Int64("pending", r.Store.Pending()))...)
+	r.logCut(r.Plan)
 	r.logHeld(ctx, r.Plan, func(string) bool { return true })
 }
 

@@ -240,6 +240,9 @@ func (r *Relay) logReload(ctx context.Context, by trigger, before, after *Plan, 
 			r.Log.Warn("config", zap.String("place", w.File), zap.Int("line", w.Line), zap.String("reason", w.Msg))
 		}
 	}
+	if after.connections.Wanted != before.connections.Wanted {
+		r.logCut(after)
+	}
 	r.logHeld(ctx, after, func(name string) bool {
 		d := before.destinations[name]
 		return d != nil && d.enabled

@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/postern-relay/postern/relay/lane"
 	"github.com/postern-relay/postern/store"
 )
 
@@ -14,9 +15,9 @@ const (
 	sweepBatch = 500         // messages a transaction: a sweep must not hold up the accepts for long
 )
 
-// sweeper deletes what has outlived the retention. It goes by the wall clock, so a clock that is set forward by
-// mistake would delete what is not old: after such a step it waits for a further interval, in which the mistake can
-// be mended.
+// sweeper deletes what has outlived the retention. It goes by the wall clock, and a clock that is set forward while it
+// runs, by mistake or because it was wrong before, makes nothing older: what ended before such a step is deleted when the
+// retention has really passed. One that is set back keeps everything for so much longer.
 type sweeper struct {
 	Store     store.Sweeper
 	Retention func() time.Duration // asked for each sweep
@@ -29,37 +30,20 @@ type sweeper struct {
 func (s *sweeper) Run(ctx context.Context) error {
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
-	var steps stepWatch
+	var steps lane.Steps
 	for {
 		now := s.Now()
-		if by := steps.since(now, time.Now()); by > sweepEvery {
-			s.Log.Warn("sweep put off", zap.String("reason", "the clock has been set forward"), zap.Duration("by_seconds", by))
-		} else {
-			s.sweep(ctx, now.Add(-s.Retention()))
+		if by := steps.Look(now, time.Now()); by != 0 {
+			s.Log.Warn("clock set", zap.Duration("by_seconds", by))
 		}
+		before := now.Add(-s.Retention())
+		s.sweep(ctx, before.Add(-steps.Since(before)))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
 	}
-}
-
-// stepWatch notices steps of the wall clock: what it has gone forward beyond the time that has really passed.
-type stepWatch struct {
-	wall, real time.Time
-}
-
-// since returns the size of the step since the last call, and 0 for the first. real has a monotonic reading, as
-// time.Now returns it; that of wall is not looked at, for with it a step does not show.
-func (w *stepWatch) since(wall, real time.Time) time.Duration {
-	wall = wall.Round(0)
-	var step time.Duration
-	if !w.wall.IsZero() {
-		step = wall.Sub(w.wall) - real.Sub(w.real)
-	}
-	w.wall, w.real = wall, real
-	return step
 }
 
 func (s *sweeper) sweep(ctx context.Context, before time.Time) {

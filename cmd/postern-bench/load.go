@@ -2,115 +2,202 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"slices"
-	"strings"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// jsonBody returns a JSON document of about size bytes.
-func jsonBody(size int) []byte {
-	const frame = `{"event":"bench","text":""}`
-	return fmt.Appendf(nil, `{"event":"bench","text":%q}`, strings.Repeat("x", max(0, size-len(frame))))
-}
-
-// poster posts one fixed request over one kept-alive connection. It is as thin as a client can be, so that the
-// load costs both sides of a comparison the same little.
+// poster posts over one kept-alive connection. It is as thin as a client can be, so that the load takes little of
+// the cores that both sides of a comparison share with it.
 type poster struct {
-	conn    net.Conn
-	reader  *bufio.Reader
-	request []byte
+	conn   net.Conn
+	reader *bufio.Reader
+	heads  [][]byte // of requests, one for each path
+	bodies *bodies
+	buf    []byte
 }
 
-func newPoster(address, path string, body []byte) (*poster, error) {
-	conn, err := net.Dial("tcp", address)
+func newPoster(address string, paths []string, size int, seed uint64) (*poster, error) {
+	conn, err := dialIngest(address)
 	if err != nil {
 		return nil, err
 	}
-	request := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-		path, address, len(body), body)
-	return &poster{conn: conn, reader: bufio.NewReader(conn), request: request}, nil
+	p := &poster{conn: conn, reader: bufio.NewReader(conn), bodies: newBodies(size, seed)}
+	for _, path := range paths {
+		p.heads = append(p.heads, fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+			path, address, p.bodies.length()))
+	}
+	return p, nil
 }
 
-// post sends the request and reads the answer, which must be a 202.
-func (p *poster) post() error {
-	if err := p.conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+// post posts a new body to the n-th path, counted around, and reads the answer, which must be a 202.
+func (p *poster) post(n int) error {
+	if err := p.conn.SetDeadline(time.Now().Add(60 * time.Second)); err != nil {
 		return err
 	}
-	if _, err := p.conn.Write(p.request); err != nil {
+	p.buf = append(p.buf[:0], p.heads[n%len(p.heads)]...)
+	p.buf = p.bodies.append(p.buf)
+	if _, err := p.conn.Write(p.buf); err != nil {
 		return err
 	}
-	answer, err := http.ReadResponse(p.reader, nil)
+	return readAccepted(p.reader)
+}
+
+// readAccepted reads an answer, which must be a 202 with a length.
+func readAccepted(r *bufio.Reader) error {
+	status, err := r.ReadSlice('\n')
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		return err
+	if !bytes.HasPrefix(status, []byte("HTTP/1.1 202 ")) {
+		rest := make([]byte, r.Buffered())
+		_, _ = io.ReadFull(r, rest)
+		return fmt.Errorf("not accepted: %s%s", status, rest)
 	}
-	if answer.StatusCode != http.StatusAccepted {
-		return fmt.Errorf("status %d: %s", answer.StatusCode, text)
+	length := -1
+	for {
+		line, err := r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			break
+		}
+		if name, v, _ := bytes.Cut(line, []byte(": ")); bytes.EqualFold(name, []byte("Content-Length")) {
+			if length, err = strconv.Atoi(string(v)); err != nil {
+				return err
+			}
+		}
 	}
-	return nil
+	if length < 0 {
+		return errors.New("an answer without a length")
+	}
+	_, err = r.Discard(length)
+	return err
 }
 
-// load posts over conns connections for the given time, or until most posts are made if most is positive. It
-// returns the number of posts and their times, sorted.
-func load(ctx context.Context, address, path string, body []byte, conns int, d time.Duration, most int64) (int64, []time.Duration, time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
+// load is posts over some connections, each of which posts again as soon as it has its answer.
+type load struct {
+	address  string
+	paths    []string // one after the other
+	conns    int
+	bodySize int
+	duration time.Duration // at most; 0 means without a bound
+	most     int           // posts, at most; 0 means without a bound
+}
+
+// loaded is what a load came to.
+type loaded struct {
+	posts int
+	begun time.Time
+	took  time.Duration
+	times []time.Duration // until each answer, sorted
+}
+
+// run posts until a bound is reached or a post is not accepted, which is an error.
+func (l load) run(ctx context.Context) (loaded, error) {
+	if l.duration > 0 {
+		var cancel func()
+		ctx, cancel = context.WithTimeout(ctx, l.duration)
+		defer cancel()
+	}
 	var (
-		made  atomic.Int64
-		mu    sync.Mutex
-		times []time.Duration
-		errs  []error
-		wg    sync.WaitGroup
+		made atomic.Int64
+		mu   sync.Mutex // guards what follows
+		out  loaded
+		errs []error
+		wg   sync.WaitGroup
 	)
-	start := time.Now()
-	for range conns {
+	posters := make([]*poster, l.conns)
+	for i := range posters {
+		p, err := newPoster(l.address, l.paths, l.bodySize, uint64(i))
+		if err != nil {
+			return loaded{}, err
+		}
+		defer p.conn.Close()
+		posters[i] = p
+	}
+	out.begun = time.Now()
+	for _, p := range posters {
 		wg.Go(func() {
-			mine := make([]time.Duration, 0, 1<<14)
-			p, err := newPoster(address, path, body)
-			if err == nil {
-				defer p.conn.Close()
-				for ctx.Err() == nil {
-					if n := made.Add(1); most > 0 && n > most {
-						made.Add(-1)
-						break
-					}
-					begun := time.Now()
-					if err = p.post(); err != nil {
-						break
-					}
+			mine := make([]time.Duration, 0, 1<<12)
+			var err error
+			for ctx.Err() == nil && err == nil {
+				n := int(made.Add(1))
+				if l.most > 0 && n > l.most {
+					break
+				}
+				begun := time.Now()
+				if err = p.post(n); err == nil {
 					mine = append(mine, time.Since(begun))
 				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			times = append(times, mine...)
-			if err != nil {
-				errs = append(errs, err)
-			}
+			out.times = append(out.times, mine...)
+			errs = append(errs, err)
 		})
 	}
 	wg.Wait()
-	took := time.Since(start)
-	slices.Sort(times)
-	return int64(len(times)), times, took, errors.Join(errs...)
+	out.took = time.Since(out.begun)
+	out.posts = len(out.times)
+	slices.Sort(out.times)
+	return out, errors.Join(errs...)
 }
 
-// percentile returns the q-th part (0 to 1) of sorted times.
-func percentile(sorted []time.Duration, q float64) time.Duration {
-	if len(sorted) == 0 {
-		return 0
+// pacedConns are the connections of a paced load: enough for a post to go out while others wait.
+const pacedConns = 16
+
+// paced posts n messages, one every so often whatever becomes of those before, as apps do on an ordinary day.
+func paced(ctx context.Context, address string, paths []string, size, n int, every time.Duration) (loaded, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var (
+		turns = make(chan int, n)
+		mu    sync.Mutex // guards out
+		out   = loaded{begun: time.Now()}
+		wg    sync.WaitGroup
+	)
+	for i := range pacedConns {
+		p, err := newPoster(address, paths, size, uint64(i))
+		if err != nil {
+			return loaded{}, err
+		}
+		defer p.conn.Close()
+		wg.Go(func() {
+			for turn := range turns {
+				begun := time.Now()
+				if err := p.post(turn); err != nil {
+					cancel(err)
+					return
+				}
+				mu.Lock()
+				out.times = append(out.times, time.Since(begun))
+				mu.Unlock()
+			}
+		})
 	}
-	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for i := 0; i < n && ctx.Err() == nil; i++ {
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+			turns <- i
+		}
+	}
+	close(turns)
+	wg.Wait()
+	out.took, out.posts = time.Since(out.begun), len(out.times)
+	slices.Sort(out.times)
+	return out, context.Cause(ctx)
 }

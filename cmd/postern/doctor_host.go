@@ -81,11 +81,8 @@ func amount(n int64) string {
 	return fmt.Sprintf("%d GiB", n>>30)
 }
 
-// What a relay needs of descriptors: spare ones for the store and its files, and some for the apps.
-const (
-	spareFiles = 256
-	fewApps    = 16
-)
+// fewestFiles is what a relay needs of descriptors: for the store and its files, and for a few apps.
+const fewestFiles = 256 + 16
 
 // openFiles compares the limit on descriptors with what the config can use.
 func (d *doctor) openFiles(cfg *config.Config) {
@@ -94,19 +91,13 @@ func (d *doctor) openFiles(cfg *config.Config) {
 		d.add("open files", relay.Warning, "ask for the limit: "+err.Error(), "see by hand that it is 65536 or so: ulimit -n")
 		return
 	}
-	var out uint64
-	for _, destination := range cfg.Destinations {
-		if destination.Enabled {
-			out += uint64(destination.Concurrency)
-		}
-	}
-	need := spareFiles + fewApps + out
-	detail := fmt.Sprintf("at most %d, of which the destinations can use %d at a time", limit, out)
+	c := relay.ShareConnections(limit, cfg)
+	detail := fmt.Sprintf("at most %d, so that each listener takes %d connections, and %d go out, of which the destinations can use %d", limit, c.Each, c.Out, c.Wanted)
 	switch {
-	case limit < spareFiles+fewApps:
-		d.add("open files", relay.Problem, detail+fmt.Sprintf("; less than the %d that the store and a few apps need", spareFiles+fewApps), "raise the limit: LimitNOFILE=65536 in systemd, or ulimit -n")
-	case limit < need:
-		d.add("open files", relay.Warning, detail+fmt.Sprintf("; with the store and a few apps that is %d", need), "raise the limit, LimitNOFILE= in systemd or ulimit -n, or lower concurrency")
+	case limit < fewestFiles:
+		d.add("open files", relay.Problem, detail+fmt.Sprintf("; less than the %d that the store and a few apps need", fewestFiles), "raise the limit: LimitNOFILE=65536 in systemd, or ulimit -n")
+	case len(c.Cut) > 0:
+		d.add("open files", relay.Warning, detail+fmt.Sprintf("; the concurrency of %d is cut", len(c.Cut)), "raise the limit, LimitNOFILE= in systemd or ulimit -n, or lower concurrency")
 	default:
 		d.add("open files", relay.Fine, detail, "")
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -81,7 +80,7 @@ destinations:
 // launch starts the program.
 func (f *frontDoor) launch(t *testing.T) *process {
 	t.Helper()
-	cmd := exec.Command(cmp.Or(os.Getenv("CRASH_BINARY"), "postern"), "run", "--config", f.config)
+	cmd := exec.Command("postern", "run", "--config", f.config)
 	cmd.Dir = f.work
 	cmd.Env = append(os.Environ(), "HOME="+f.home, "XDG_DATA_HOME="+f.home, "XDG_CONFIG_HOME="+f.home, "XDG_CACHE_HOME="+f.home, "XDG_STATE_HOME="+f.home)
 	return launch(t, cmd)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"io"
+	"log"
 	"os"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -39,6 +41,32 @@ func newLogger(w io.Writer, format string, level zapcore.LevelEnabler) *zap.Logg
 	)
 	return zap.New(core, zap.ErrorOutput(sink))
 }
+
+// adoptStandardLog has what libraries print by the standard library's logger go to l, as lines for debugging: net/http tells
+// it about answers that are no HTTP, in the words of the receiver and as often as that one likes. The returned func ends it.
+func adoptStandardLog(l *zap.Logger) (end func()) {
+	flags, prefix, out := log.Flags(), log.Prefix(), log.Writer()
+	log.SetFlags(0)
+	log.SetPrefix("")
+	log.SetOutput(foreignLines{l})
+	return func() {
+		log.SetFlags(flags)
+		log.SetPrefix(prefix)
+		log.SetOutput(out)
+	}
+}
+
+// foreignLines writes lines that are not ours into a log. The message is always the same, so that a flood is thinned out.
+type foreignLines struct{ log *zap.Logger }
+
+// Write implements io.Writer for one line.
+func (f foreignLines) Write(b []byte) (int, error) {
+	f.log.Debug("library", zap.String("reason", strings.TrimSpace(string(b[:min(len(b), maxForeign)]))))
+	return len(b), nil
+}
+
+// maxForeign bounds the bytes of a line that is not ours.
+const maxForeign = 500
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)

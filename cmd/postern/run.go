@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"syscall"
@@ -23,6 +24,19 @@ import (
 // memoryLimit makes the collector work harder rather than let a sidecar grow: compactions of the store allocate
 // and drop tens of megabytes each. It is a soft limit, in bytes; GOMEMLIMIT in the environment sets another.
 const memoryLimit = 128 << 20
+
+// spareThreads is how many goroutines may run beside one for each core. The committer is in a system call most of the
+// time, where it counts as running until the scheduler notices, which takes some milliseconds when there is little to do.
+const spareThreads = 2
+
+// useCores lets other goroutines have the core while a sync keeps one waiting. GOMAXPROCS in the environment sets another
+// number.
+func (p *program) useCores() {
+	if p.getenv("GOMAXPROCS") == "" {
+		runtime.SetDefaultGOMAXPROCS() // what the machine, or the container's share of it, has
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareThreads)
+	}
+}
 
 // limitMemory sets the limit for this process.
 func (p *program) limitMemory() {
@@ -88,7 +102,9 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	current := zap.NewAtomicLevelAt(level)
 	log := newLogger(p.stderr, cfg.Log.Format, current)
 	defer func() { _ = log.Sync() }() // a terminal or a pipe has nothing to sync, and says so
+	defer adoptStandardLog(log.Named("library"))()
 	p.limitMemory()
+	p.useCores()
 	version, commit := versionOf(debug.ReadBuildInfo())
 	log.Info("starting", zap.String("version", version), zap.String("commit", commit),
 		zap.String("config", p.configPath), zap.Int("destinations", len(plan.Destinations())))

@@ -131,9 +131,12 @@ func (a *Activity) Keep(keep func(name string) bool) {
 
 func minuteNumber(t time.Time) int64 { return t.Unix() / 60 }
 
+// slot returns where in hour.minutes a minute is, also one before 1970: a machine without a clock begins there.
+func slot(number int64) int64 { return (number%hourMinutes + hourMinutes) % hourMinutes }
+
 func (h *hour) at(now time.Time) *minute {
 	number := minuteNumber(now)
-	m := &h.minutes[number%hourMinutes]
+	m := &h.minutes[slot(number)]
 	if m.number != number {
 		*m = minute{number: number}
 	}
@@ -153,7 +156,7 @@ func (a *Activity) lastHour(name string, now time.Time) (LastHour, time.Time) {
 	out := LastHour{Series: make([]Minute, 0, hourMinutes)}
 	var succeeded int64
 	for number := minuteNumber(now) - hourMinutes + 1; number <= minuteNumber(now); number++ {
-		m := known.minutes[number%hourMinutes]
+		m := known.minutes[slot(number)]
 		if m.number != number {
 			m = minute{}
 		}

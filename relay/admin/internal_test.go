@@ -189,6 +189,16 @@ func TestActivity(t *testing.T) {
 			t.Errorf("got %+v, want an hour without anything", got)
 		}
 	})
+	t.Run("a machine whose clock begins at 1970, or before, counts too", func(t *testing.T) {
+		for _, seconds := range []int64{10, 0, -1, -61, -86400 * 365} {
+			now = time.Unix(seconds, 0)
+			observe(store.Delivered, store.ClassOK, 1, 0)
+			if got, _ := a.lastHour("alerts", now); got.Delivered < 1 || got.Series[59].Delivered < 1 || len(got.Series) != 60 {
+				t.Errorf("%d s: got %d delivered in %d minutes, want one in the last", seconds, got.Delivered, len(got.Series))
+			}
+		}
+		now = start.Add(time.Hour)
+	})
 	t.Run("none at all is an hour without anything", func(t *testing.T) {
 		var a *Activity
 		a.Observe(store.Delivery{}, store.Delivery{}, store.Attempt{})

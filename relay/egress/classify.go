@@ -189,6 +189,7 @@ func brokenText(err error) string {
 		{syscall.EPIPE, "connection closed by the receiver"},
 		{syscall.EHOSTUNREACH, "no route to the receiver"},
 		{syscall.ENETUNREACH, "network unreachable"},
+		{guard.ErrNoRoom, guard.ErrNoRoom.Error() + "; raise that limit: none became free"},
 		{syscall.EMFILE, "no file descriptor left for a connection"},
 		{syscall.EADDRNOTAVAIL, "no local port left for a connection"},
 		{io.ErrUnexpectedEOF, "connection closed by the receiver"},
@@ -209,6 +210,8 @@ func brokenText(err error) string {
 		{"client connection lost", "connection lost"},
 		{"client connection force closed", "connection closed"},
 		{"client conn not usable", "connection closed"},
+		{"client conn is closed", "connection closed"},
+		{"after connection loss", "connection closed by the receiver"}, // net/http would send it again, and has no body to do so
 		{"client conn could not be established", "connection closed"},
 		{"connection broken: EOF", "connection closed by the receiver"},
 	} {
@@ -225,6 +228,8 @@ func classifyHTTP(err error, p phase) (store.Class, string) {
 	switch {
 	case strings.Contains(text, "invalid header field") && p <= phaseSend:
 		return store.ClassRender, "the request has a header that HTTP does not allow"
+	case errors.Is(err, guard.ErrTooMuch):
+		return store.ClassProtocol, guard.ErrTooMuch.Error()
 	case p < phaseSend:
 		return store.ClassConnect, "no connection " + p.String()
 	case strings.Contains(text, "response headers exceeded"), strings.Contains(text, "header list"):

@@ -15,7 +15,8 @@ const (
 	pingAfter      = 15 * time.Second // silence on an HTTP/2 connection with requests in flight
 	pingTimeout    = 5 * time.Second
 	maxHeaderBytes = 64 << 10
-	defaultIdle    = 16 // idle connections kept if MaxConnsPerHost says nothing
+	streamWindow   = 256 << 10 // what may be on the way of an answer of HTTP/2; at most 64 KiB are read
+	defaultIdle    = 16        // idle connections kept if MaxConnsPerHost says nothing
 )
 
 // TransportOptions says what differs between the clients of two destinations.
@@ -24,6 +25,9 @@ type TransportOptions struct {
 	RootCAs         *x509.CertPool // who may have signed the receiver's certificate; nil means the system's
 	MinVersion      uint16         // tls.VersionTLS12 or tls.VersionTLS13; what is lower, 0 too, means TLS 1.2
 	MaxConnsPerHost int            // most connections at a time, HTTP/2 or not; 0 means no bound
+
+	// Room bounds the connections of several transports of LoadTransport together; nil means no such bound.
+	Room *Room
 
 	// Certificate is shown to a receiver that asks who we are (mTLS), whatever authorities it names; nil means
 	// none. It is not written to.
@@ -81,6 +85,8 @@ func (o TransportOptions) transport(dial func(ctx context.Context, network, addr
 			// A connection whose other end has vanished would otherwise swallow attempts until TCP gives up.
 			SendPingTimeout: pingAfter,
 			PingTimeout:     pingTimeout,
+
+			MaxReceiveBufferPerStream: streamWindow,
 		},
 	}
 }

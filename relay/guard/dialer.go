@@ -27,6 +27,10 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
+// NewResolver returns Go's own resolver, which reads no odd spelling of an address as one. It makes one look-up of those of
+// the same name that are asked for at the same time, for all Dialers that have it.
+func NewResolver() Resolver { return &net.Resolver{PreferGo: true} }
+
 // Dialer makes connections to the outside, and only those that the guard allows. The zero Dialer is ready for use
 // and reaches public addresses. Set its fields before the first DialContext and leave them alone then; it may be
 // used from several goroutines.
@@ -202,7 +206,7 @@ func (d *Dialer) ask(ctx context.Context, host string) ([]netip.Addr, error) {
 	// Go's resolver calls the trace by itself; any other does not know of it.
 	switch r := d.Resolver.(type) {
 	case nil:
-		return (&net.Resolver{PreferGo: true}).LookupNetIP(ctx, "ip", host)
+		return NewResolver().LookupNetIP(ctx, "ip", host)
 	case *net.Resolver:
 		return r.LookupNetIP(ctx, "ip", host)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // Transport is a transport of one destination whose certificates come from files and follow them. Before a request,
@@ -45,7 +46,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.follow()
 	t.mu.Lock()
 	g := t.current
-	g.requests++
+	g.begun.Add(1)
 	t.mu.Unlock()
 	resp, err := g.transport.RoundTrip(r)
 	if err != nil || resp.Body == http.NoBody {
@@ -88,7 +89,7 @@ func (t *Transport) use(id identity) {
 	if id.cert != nil {
 		o.Certificate = id.cert
 	}
-	g := &generation{mu: &t.mu, dial: o.dialer().DialContext, open: make(map[*trackedConn]struct{})}
+	g := &generation{mu: &t.mu, dial: o.dialer().DialContext, room: o.Room, open: make(map[*trackedConn]struct{})}
 	g.transport = newTransport(o, g.dialContext)
 	t.mu.Lock()
 	old := t.current
@@ -105,7 +106,7 @@ func (t *Transport) use(id identity) {
 // done notes that a request of g has ended.
 func (t *Transport) done(g *generation) {
 	t.mu.Lock()
-	g.requests--
+	g.ended.Add(1)
 	retired := g.retired
 	t.mu.Unlock()
 	if retired {
@@ -119,11 +120,13 @@ func (t *Transport) done(g *generation) {
 type generation struct {
 	transport *http.Transport
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
+	room      *Room // for its connections; nil means without a bound
 
-	mu       *sync.Mutex // that of the Transport; guards the fields below
-	requests int         // begun and not ended
-	retired  bool        // no request will begin
-	open     map[*trackedConn]struct{}
+	begun, ended atomic.Int64 // requests; they change under mu, and connections look at them without
+
+	mu      *sync.Mutex // that of the Transport; guards the fields below
+	retired bool        // no request will begin
+	open    map[*trackedConn]struct{}
 }
 
 // closeUnused closes the idle connections of a retired generation, and all of them if no request is left.
@@ -143,16 +146,20 @@ func (g *generation) closeUnused() {
 	}
 }
 
-func (g *generation) overLocked() bool { return g.retired && g.requests == 0 }
+func (g *generation) overLocked() bool { return g.retired && g.begun.Load() == g.ended.Load() }
 
 // dialContext makes a connection and remembers it while it is open. http.Transport goes on with a dial that no
 // request waits for any more, so it may come when all is over.
 func (g *generation) dialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := g.dial(ctx, network, address)
-	if err != nil {
+	if err := g.room.enter(ctx); err != nil {
 		return nil, err
 	}
-	c := &trackedConn{Conn: conn, g: g}
+	conn, err := g.dial(ctx, network, address)
+	if err != nil {
+		g.room.leave()
+		return nil, err
+	}
+	c := &trackedConn{Conn: newGatherConn(conn), g: g, left: restBytes}
 	g.mu.Lock()
 	over := g.overLocked()
 	if !over {
@@ -160,21 +167,8 @@ func (g *generation) dialContext(ctx context.Context, network, address string) (
 	}
 	g.mu.Unlock()
 	if over {
-		_ = conn.Close() // unused
+		_ = c.Close() // unused
 		return nil, errors.New("the certificates of this connection were replaced")
 	}
 	return c, nil
-}
-
-// trackedConn is a connection of a generation.
-type trackedConn struct {
-	net.Conn
-	g *generation
-}
-
-func (c *trackedConn) Close() error {
-	c.g.mu.Lock()
-	delete(c.g.open, c)
-	c.g.mu.Unlock()
-	return c.Conn.Close()
 }

@@ -12,9 +12,9 @@
 //     delivery stays pending and is set aside until the next run, with an error in the log.
 //   - Memory follows the window, never the backlog: there is no goroutine and no timer for a delivery that waits.
 //   - Time that passes ends no pending delivery, and neither does a wall clock that jumps: an attempt always comes
-//     first, and after it nothing but the schedule's maximum age looks at the clock. A lane follows a clock that was
-//     set within a minute; one that was set back delays what was due by as much. Rate, Batch and Breaker do not look
-//     at the wall clock.
+//     first, and after it nothing but the schedule's maximum age looks at the clock, which by as much as it was set
+//     forward during Run makes nothing older. A lane follows a clock that was set within a minute; one that was set
+//     back delays what was due by as much. Rate, Batch and Breaker do not look at the wall clock.
 //   - Of the deliveries of one line (see store.Delivery.Order) never two are in flight: the store gives out only the
 //     first, and the one behind it when that has ended on record.
 //
@@ -244,7 +244,7 @@ func newRunner(l *Lane) *runner {
 	// more in flight; and then for a moment only, since each flight has a worker and the runner always listens.
 	r.jobs = make(chan *flight, r.concurrency+recording)
 	r.sent = make(chan ending, r.concurrency)
-	r.results = make(chan result, r.concurrency+recording)
+	r.results = make(chan *result, r.concurrency+recording)
 	r.notes = make(chan store.Outage, 1)
 	l.mu.Lock()
 	r.signal = l.signalLocked()

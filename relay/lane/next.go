@@ -70,7 +70,7 @@ func next(d store.Delivery, a store.Attempt, s Schedule, now time.Time, rnd floa
 	}
 
 	due := ceil(now.Add(delay))
-	if s.maxAge > 0 && due.After(d.BegunAt.Add(s.maxAge)) {
+	if s.maxAge > 0 && due.Sub(d.BegunAt)-s.spare > s.maxAge {
 		return ended(d, store.Failed, now, fmt.Sprintf("the next attempt would come more than %s after the first; last: %s", s.maxAge, describe(a)))
 	}
 	d.DueAt = due

@@ -52,8 +52,8 @@ type runner struct {
 	paused    bool      // as of the last dispatch
 	signal    <-chan struct{}
 	jobs      chan *flight
-	sent      chan ending // an attempt is over, and its outcome not yet on record
-	results   chan result
+	sent      chan ending       // an attempt is over, and its outcome not yet on record
+	results   chan *result      // pointers: a lane has room for all of them from its start on
 	noted     store.Outage      // the latest of notes
 	notes     chan store.Outage // what is to be kept of an outage; of capacity 1
 	sending   int               // attempts begun since the latest change, and not known to be over
@@ -70,6 +70,8 @@ type runner struct {
 	readTrouble int              // reads of the queue that failed, one after the other
 	readAgain   <-chan time.Time // when to try again; nil when there is no trouble
 	rechecked   time.Time        // when recheckSpan was read last
+
+	steps Steps // of the wall clock
 }
 
 // result is the end of a flight.
@@ -86,6 +88,7 @@ func (r *runner) loop(ctx context.Context) error {
 	timer := time.NewTimer(maxSleep)
 	defer timer.Stop()
 	r.rechecked = r.now()
+	r.steps.Look(r.rechecked, time.Now())
 	for ctx.Err() == nil {
 		if r.takeChange() {
 			return nil
@@ -107,7 +110,7 @@ func (r *runner) loop(ctx context.Context) error {
 		case e := <-r.sent:
 			r.takeEnding(e)
 		case res := <-r.results:
-			if err := r.landAll(res); err != nil {
+			if err := r.landAll(*res); err != nil {
 				return err
 			}
 		}
@@ -243,6 +246,7 @@ func (r *runner) recheck() {
 		return
 	}
 	r.rechecked = now
+	r.steps.Look(now, time.Now())
 	r.window.wake(store.Cursor{DueAt: now.Add(-recheckSpan).Truncate(time.Millisecond)}, store.Cursor{DueAt: forever})
 }
 
@@ -253,7 +257,8 @@ func (r *runner) landAll(res result) error {
 			return err
 		}
 		select {
-		case res = <-r.results:
+		case more := <-r.results:
+			res = *more
 		default:
 			return nil
 		}
@@ -311,7 +316,7 @@ func (r *runner) finish(drain time.Duration, cut, giveUp context.CancelCauseFunc
 		case e := <-r.sent: // an outage that shows itself now is worth a note
 			r.takeEnding(e)
 		case res := <-r.results:
-			if err := r.land(res); first == nil {
+			if err := r.land(*res); first == nil {
 				first = err
 			}
 		case <-bound.C:

@@ -24,6 +24,7 @@ type Schedule struct {
 	delays []time.Duration // before each attempt, the first included
 	jitter float64
 	maxAge time.Duration
+	spare  time.Duration // by how much a delivery's first attempt seems longer ago than it is, see Steps
 }
 
 // NewSchedule makes a schedule of the delay before each attempt, the first included: five delays are five attempts.

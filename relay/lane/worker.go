@@ -16,7 +16,8 @@ import (
 // work makes attempts until there are no more jobs.
 func (r *runner) work() {
 	for f := range r.jobs {
-		r.results <- r.attempt(f)
+		res := r.attempt(f)
+		r.results <- &res
 	}
 }
 
@@ -31,7 +32,7 @@ func (r *runner) attempt(f *flight) result {
 	}
 	r.sent <- ending{seq: f.seq, id: before.ID, event: before.Event, class: a.Class, status: a.Status, hint: a.RetryHint}
 	a.Delivery, a.Round, a.Number = before.ID, before.Round, before.Made+1
-	after := next(before, a, f.settings.Retry, r.now(), r.rand(), f.probe)
+	after := r.next(f, a)
 	a.Probe = f.probe > 0 && a.Class != store.ClassInterrupted && after.Attempts == before.Attempts
 	if a.Probe { // of an outage there may be thousands
 		dropBodies(&a)
@@ -65,6 +66,21 @@ func (r *runner) attempt(f *flight) result {
 		}
 	}
 	return result{flight: f, after: after, class: a.Class, released: released, err: err}
+}
+
+// next returns the delivery of a flight as it is after attempt a. A clock that was set forward since its first attempt has
+// not made it older.
+func (r *runner) next(f *flight, a store.Attempt) store.Delivery {
+	now, retry := r.now(), f.settings.Retry
+	if a.Class != store.ClassOK && retry.maxAge > 0 {
+		begun := f.before.BegunAt
+		if begun.IsZero() {
+			begun = a.StartedAt
+		}
+		r.steps.Look(now, time.Now())
+		retry.spare = r.steps.Since(begun)
+	}
+	return next(f.before, a, retry, now, r.rand(), f.probe)
 }
 
 // sendOnce makes the attempt. A message that makes the sender panic must not end the process: it would be the first

@@ -12,16 +12,6 @@ import (
 	"time"
 )
 
-func TestConnsFor(t *testing.T) {
-	for files, want := range map[uint64]int{
-		0: 16, 256: 16, 257: 16, 290: 17, 1024: 384, 8448: 4096, 8446: 4095, 1 << 40: 4096, 1<<64 - 1: 4096,
-	} {
-		if got := connsFor(files); got != want {
-			t.Errorf("a limit of %d: got %d connections, want %d", files, got, want)
-		}
-	}
-}
-
 func TestFailures(t *testing.T) {
 	start := time.Unix(1_800_000_000, 0)
 	peer := func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}) }

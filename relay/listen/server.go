@@ -24,7 +24,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -35,9 +34,7 @@ import (
 const headerSlop = 4096
 
 const (
-	spareFiles   = 256  // descriptors that stay for the store and its files
-	mostConns    = 4096 // default cap, whatever the limit on descriptors: each connection costs some 20 KiB
-	fewestConns  = 16
+	defaultConns = 1024
 	minHeaderMax = 2 * headerSlop
 )
 
@@ -74,8 +71,8 @@ type Options struct {
 	SocketMode  fs.FileMode
 	SocketGroup string
 
-	// MaxConns is the largest number of connections at a time; further ones wait in the kernel's queue. 0 means half
-	// of the process's limit on descriptors less 256 (the other half is for requests to the outside), from 16 to 4096.
+	// MaxConns is the largest number of connections at a time. A further one takes the place of the one that has been idle
+	// longest, if that is for a second at least, or waits in the kernel's queue. 0 means 1024.
 	MaxConns int
 
 	ReadHeaderTimeout time.Duration // until the headers are there; 0 means 5 s
@@ -132,8 +129,9 @@ func Open(o Options) (*Server, error) {
 	if err := door.bound(listener.Addr()); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
+	limited := limit(listener, o.MaxConns)
 	s := &Server{
-		listener: limit(listener, o.MaxConns),
+		listener: limited,
 		door:     door,
 		secure:   secure,
 		log:      o.Log,
@@ -148,6 +146,7 @@ func Open(o Options) (*Server, error) {
 		MaxHeaderBytes:               o.MaxHeaderBytes - headerSlop,
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" meets the doors too
 		ErrorLog:                     log.New(lineLog{o.Log}, "", 0),
+		ConnState:                    limited.state,
 	}
 	if secure != nil {
 		s.http.TLSConfig, s.http.ConnContext = secure.config(), withProof
@@ -185,25 +184,8 @@ func (o *Options) setDefaults() {
 	}
 	o.MaxHeaderBytes = max(o.MaxHeaderBytes, minHeaderMax)
 	if o.MaxConns <= 0 {
-		o.MaxConns = defaultMaxConns()
+		o.MaxConns = defaultConns
 	}
-}
-
-// defaultMaxConns leaves descriptors to the store and to the requests that we make (threat T45).
-func defaultMaxConns() int {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fewestConns
-	}
-	return connsFor(uint64(limit.Cur))
-}
-
-// connsFor returns the default cap on connections for a limit on descriptors.
-func connsFor(files uint64) int {
-	if files <= spareFiles {
-		return fewestConns
-	}
-	return int(min(max((files-spareFiles)/2, fewestConns), mostConns))
 }
 
 // Addr returns the address that is bound, with the port that was picked for port 0. The path of a Unix socket comes

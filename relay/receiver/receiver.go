@@ -37,6 +37,7 @@ type Receiver struct {
 	MaxMessages int              // most messages that are remembered; 0 means 1,000,000
 	MaxBytes    int              // most bytes of bodies that are remembered; 0 means 256 MiB
 	KeepLatest  int              // how many of the latest requests Latest returns; 0 keeps none
+	Taken       func(Request)    // called for each request taken, one at a time and in the order in which they count; nil is none
 	Now         func() time.Time // wall clock; nil means time.Now
 	Log         *zap.Logger      // nil logs nothing
 
@@ -221,6 +222,9 @@ func (r *Receiver) take(req *http.Request, body []byte) {
 	id, digest := req.Header.Get("Webhook-Id"), sha256.Sum256(body)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.Taken != nil {
+		r.Taken(r.request(req, body))
+	}
 	if m := r.messages[id]; m != nil {
 		m.Count++
 		if m.Digest == digest {

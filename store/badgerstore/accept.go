@@ -212,10 +212,7 @@ func encodeAccept(m storedMessage, body []byte, put func(entry) error) error {
 	if m.chunks > 0 {
 		inline = nil
 	}
-	head, err := encodeMessage(m)
-	if err != nil {
-		return err
-	}
+	head := encodeMessage(m)
 	if len(head)+len(inline) >= valueThreshold-valueOverhead-lockedOverhead {
 		return store.ErrTooLarge
 	}

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
-	"time"
-
-	"github.com/fxamacker/cbor/v2"
 
 	"github.com/postern-relay/postern/store"
 )
@@ -58,52 +55,6 @@ func unseal(key, value []byte) ([]byte, error) {
 	return body[1:], nil
 }
 
-// decoder takes strings as they are: what a receiver puts into a header or an error need not be UTF-8, and what has
-// been written must be readable.
-var decoder = func() cbor.DecMode {
-	mode, err := cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode()
-	if err != nil {
-		panic(err)
-	}
-	return mode
-}()
-
-// stamp is a time in a record: milliseconds since the year 1, so that the zero time is the zero value.
-type stamp uint64
-
-func (s stamp) time() time.Time { return timeOf(uint64(s)) }
-
-// messageRecord is the stored form of a message. The numbers of fields are never used for another meaning.
-type messageRecord struct {
-	Event       string            `cbor:"1,keyasint,omitempty"`
-	ContentType string            `cbor:"2,keyasint,omitempty"`
-	AcceptedAt  stamp             `cbor:"3,keyasint,omitempty"`
-	Size        int               `cbor:"4,keyasint,omitempty"`
-	Recipients  []recipientRecord `cbor:"5,keyasint,omitempty"`
-	Key         []byte            `cbor:"6,keyasint,omitempty"`
-	Content     []byte            `cbor:"7,keyasint,omitempty"`
-	Chunks      int               `cbor:"8,keyasint,omitempty"` // 0: the body stands behind the record
-	Hops        int               `cbor:"9,keyasint,omitempty"`
-	OrderingKey string            `cbor:"10,keyasint,omitempty"`
-	Path        string            `cbor:"11,keyasint,omitempty"`
-	Header      []fieldRecord     `cbor:"12,keyasint,omitempty"`
-	Batch       []byte            `cbor:"13,keyasint,omitempty"`
-	Reduced     bool              `cbor:"14,keyasint,omitempty"`
-	Kept        int               `cbor:"15,keyasint,omitempty"` // of a reduced one: bytes of what stands for the body
-}
-
-type recipientRecord struct {
-	_           struct{} `cbor:",toarray"`
-	Destination string
-	Delay       int64 // milliseconds
-	Order       string
-}
-
-type fieldRecord struct {
-	_           struct{} `cbor:",toarray"`
-	Name, Value string
-}
-
 // storedMessage is a message as it stands in the database.
 type storedMessage struct {
 	store.Message
@@ -121,71 +72,77 @@ func (m storedMessage) length() int {
 	return m.Size
 }
 
-// encodeMessage returns the content of an m value without the body.
-func encodeMessage(m storedMessage) ([]byte, error) {
-	r := messageRecord{
-		Event: m.Event, ContentType: m.ContentType, AcceptedAt: stamp(stampOf(m.AcceptedAt)), Size: m.Size, Chunks: m.chunks,
-		Hops: m.Hops, OrderingKey: m.Key, Path: m.Path, Reduced: m.Reduced, Kept: m.kept,
+// encodeMessage returns the content of an m value without the body, which follows it:
+//
+//	<reduced 1> <has an idempotency key 1> <is part of a batch 1>
+//	event, content type, ordering key, path, accepted at, size, chunks, hops, bytes kept of a reduced body
+//	number of recipients, then of each: destination, delay in milliseconds, order
+//	number of header fields, then of each: name, value
+//	<digest of the idempotency key 32> <of its content 32>, if it has one
+//	<id of the batch 16>, if it is part of one
+func encodeMessage(m storedMessage) []byte {
+	f := make(fields, 0, 256)
+	f.flag(m.Reduced)
+	f.flag(m.Idempotency != nil)
+	f.flag(m.batch != store.MessageID{})
+	f.text(m.Event)
+	f.text(m.ContentType)
+	f.text(m.Key)
+	f.text(m.Path)
+	f.time(m.AcceptedAt)
+	for _, n := range [...]int{m.Size, m.chunks, m.Hops, m.kept} {
+		f.int(n)
 	}
+	f.uint(uint64(len(m.Recipients)))
 	for _, to := range m.Recipients {
-		r.Recipients = append(r.Recipients, recipientRecord{Destination: to.Destination, Delay: to.Delay.Milliseconds(), Order: to.Order})
+		f.text(to.Destination)
+		f.millis(to.Delay)
+		f.text(to.Order)
 	}
-	for _, f := range m.Header {
-		r.Header = append(r.Header, fieldRecord{Name: f.Name, Value: f.Value})
-	}
+	f.header(m.Header)
 	if m.Idempotency != nil {
-		r.Key, r.Content = m.Idempotency.Key[:], m.Idempotency.Content[:]
+		f = append(append(f, m.Idempotency.Key[:]...), m.Idempotency.Content[:]...)
 	}
 	if m.batch != (store.MessageID{}) {
-		r.Batch = m.batch[:]
+		f = append(f, m.batch[:]...)
 	}
-	raw, err := cbor.Marshal(r)
-	if err != nil {
-		return nil, fmt.Errorf("encode message: %w", err)
-	}
-	return append(binary.AppendUvarint(nil, uint64(len(raw))), raw...), nil
+	return f
 }
 
 // decodeMessage reads the content of an m value.
-func decodeMessage(id store.MessageID, content []byte) (m storedMessage, err error) {
-	size, n := binary.Uvarint(content)
-	if n <= 0 || size > uint64(len(content)-n) {
-		return storedMessage{}, errors.New("decode message: length is out of range")
+func decodeMessage(id store.MessageID, content []byte) (storedMessage, error) {
+	r := reading{rest: content}
+	m := storedMessage{Message: store.Message{ID: id, Reduced: r.flag()}}
+	identified, batched := r.flag(), r.flag()
+	for _, text := range [...]*string{&m.Event, &m.ContentType, &m.Key, &m.Path} {
+		*text = r.text()
 	}
-	var r messageRecord
-	if err := decoder.Unmarshal(content[n:n+int(size)], &r); err != nil {
-		return storedMessage{}, fmt.Errorf("decode message: %w", err)
+	m.AcceptedAt = r.time()
+	for _, n := range [...]*int{&m.Size, &m.chunks, &m.Hops, &m.kept} {
+		*n = r.int()
 	}
-	body := content[n+int(size):]
-	length := r.Size
-	if r.Reduced {
-		length = r.Kept
+	n := r.count()
+	if n > store.MaxDeliveries {
+		return storedMessage{}, errors.New("decode message: too many recipients")
 	}
+	for range n {
+		m.Recipients = append(m.Recipients, store.Recipient{Destination: r.text(), Delay: r.millis(), Order: r.text()})
+	}
+	m.Header = r.header()
+	if identified {
+		m.Idempotency = &store.Idempotency{}
+		r.fill(m.Idempotency.Key[:])
+		r.fill(m.Idempotency.Content[:])
+	}
+	if batched {
+		r.fill(m.batch[:])
+	}
+	m.body = r.rest
 	switch {
-	case r.Size < 0 || r.Kept < 0 || !r.Reduced && r.Kept != 0 || r.Chunks < 0 || r.Chunks > maxChunks || len(r.Recipients) > store.MaxDeliveries:
-		return storedMessage{}, errors.New("decode message: field out of range")
-	case r.Chunks == 0 && length != len(body), r.Chunks > 0 && len(body) > 0:
+	case r.bad, m.Size < 0, m.kept < 0, !m.Reduced && m.kept != 0, m.chunks < 0, m.chunks > maxChunks:
+		return storedMessage{}, fmt.Errorf("decode message: %w", errFields)
+	case m.chunks == 0 && m.length() != len(m.body), m.chunks > 0 && len(m.body) > 0:
 		return storedMessage{}, errors.New("decode message: body has another size")
-	case len(r.Key) != len(r.Content) || len(r.Key) != 0 && len(r.Key) != 32:
-		return storedMessage{}, errors.New("decode message: bad idempotency digests")
-	case len(r.Batch) != 0 && len(r.Batch) != len(m.batch):
-		return storedMessage{}, errors.New("decode message: bad batch")
-	}
-	m = storedMessage{chunks: r.Chunks, kept: r.Kept, body: body, Message: store.Message{
-		ID: id, Event: r.Event, ContentType: r.ContentType, AcceptedAt: r.AcceptedAt.time(), Size: r.Size,
-		Reduced: r.Reduced, Hops: r.Hops, Key: r.OrderingKey, Path: r.Path,
-	}}
-	copy(m.batch[:], r.Batch)
-	for _, to := range r.Recipients {
-		m.Recipients = append(m.Recipients, store.Recipient{
-			Destination: to.Destination, Delay: time.Duration(to.Delay) * time.Millisecond, Order: to.Order,
-		})
-	}
-	for _, f := range r.Header {
-		m.Header = append(m.Header, store.Field{Name: f.Name, Value: f.Value})
-	}
-	if len(r.Key) == 32 {
-		m.Idempotency = &store.Idempotency{Key: [32]byte(r.Key), Content: [32]byte(r.Content)}
 	}
 	return m, nil
 }

@@ -4,85 +4,62 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/http"
-	"time"
-
-	"github.com/fxamacker/cbor/v2"
 
 	"github.com/postern-relay/postern/store"
 )
 
-// attemptRecord is the stored form of an attempt, without what its key says. Durations are nanoseconds.
-type attemptRecord struct {
-	StartedAt   stamp         `cbor:"1,keyasint,omitempty"`
-	Took        time.Duration `cbor:"2,keyasint,omitempty"`
-	Class       store.Class   `cbor:"3,keyasint,omitempty"`
-	Status      int           `cbor:"4,keyasint,omitempty"`
-	Error       string        `cbor:"5,keyasint,omitempty"`
-	Header      http.Header   `cbor:"6,keyasint,omitempty"`
-	Body        []byte        `cbor:"7,keyasint,omitempty"`
-	Truncated   bool          `cbor:"8,keyasint,omitempty"`
-	RetryHint   time.Duration `cbor:"9,keyasint,omitempty"`
-	DNS         time.Duration `cbor:"10,keyasint,omitempty"`
-	Connect     time.Duration `cbor:"11,keyasint,omitempty"`
-	TLS         time.Duration `cbor:"12,keyasint,omitempty"`
-	FirstByte   time.Duration `cbor:"13,keyasint,omitempty"`
-	Peer        string        `cbor:"14,keyasint,omitempty"`
-	Reused      bool          `cbor:"15,keyasint,omitempty"`
-	CertExpires stamp         `cbor:"16,keyasint,omitempty"`
-	Probe       bool          `cbor:"17,keyasint,omitempty"`
-	Request     *sentRecord   `cbor:"18,keyasint,omitempty"` // nil for one that could not be sent
-}
-
-// sentRecord is the stored form of a request as it was sent.
-type sentRecord struct {
-	Method    string        `cbor:"1,keyasint,omitempty"`
-	URL       string        `cbor:"2,keyasint,omitempty"`
-	Header    []fieldRecord `cbor:"3,keyasint,omitempty"`
-	Body      []byte        `cbor:"4,keyasint,omitempty"`
-	Rendered  bool          `cbor:"5,keyasint,omitempty"`
-	Truncated bool          `cbor:"6,keyasint,omitempty"`
-}
-
-func recordOfSent(s store.Sent) *sentRecord {
-	r := sentRecord{Method: s.Method, URL: s.URL, Body: s.Body, Rendered: s.Rendered, Truncated: s.Truncated}
-	if r.Method == "" && r.URL == "" && len(s.Header) == 0 && len(r.Body) == 0 && !r.Rendered && !r.Truncated {
-		return nil
+// encodeAttempt returns the content of an a value, which has neither the delivery nor round and number: these are in its
+// key. Durations are nanoseconds.
+//
+//	<class 1> <truncated 1> <reused 1> <probe 1> <has a request 1>
+//	started at, certificate expires at, status
+//	took, retry hint, DNS, connect, TLS, first byte
+//	error, peer, body
+//	number of names in the answer's header, then of each: name, number of values, values
+//
+// and of the request, if there was one:
+//
+//	<rendered 1> <truncated 1> method, URL, body, number of header fields, then of each: name, value
+func encodeAttempt(a store.Attempt) []byte {
+	f := append(make(fields, 0, 512), byte(a.Class))
+	sent := !isZero(a.Request)
+	for _, b := range [...]bool{a.Truncated, a.Reused, a.Probe, sent} {
+		f.flag(b)
 	}
-	if len(s.Header) > 0 {
-		r.Header = make([]fieldRecord, len(s.Header))
-		for i, f := range s.Header {
-			r.Header[i] = fieldRecord{Name: f.Name, Value: f.Value}
+	f.time(a.StartedAt)
+	f.time(a.CertExpires)
+	f.int(a.Status)
+	f.took(a.Took)
+	f.took(a.RetryHint)
+	f.took(a.Timing.DNS)
+	f.took(a.Timing.Connect)
+	f.took(a.Timing.TLS)
+	f.took(a.Timing.FirstByte)
+	f.text(a.Error)
+	f.text(a.Peer)
+	f.bytes(a.Body)
+	f.uint(uint64(len(a.Header)))
+	for name, values := range a.Header {
+		f.name(name)
+		f.uint(uint64(len(values)))
+		for _, v := range values {
+			f.text(v)
 		}
 	}
-	return &r
+	if sent {
+		f.flag(a.Request.Rendered)
+		f.flag(a.Request.Truncated)
+		f.text(a.Request.Method)
+		f.text(a.Request.URL)
+		f.bytes(a.Request.Body)
+		f.header(a.Request.Header)
+	}
+	return f
 }
 
-func (r *sentRecord) sent() store.Sent {
-	if r == nil {
-		return store.Sent{}
-	}
-	s := store.Sent{Method: r.Method, URL: r.URL, Rendered: r.Rendered, Truncated: r.Truncated}
-	if len(r.Body) > 0 {
-		s.Body = r.Body
-	}
-	for _, f := range r.Header {
-		s.Header = append(s.Header, store.Field{Name: f.Name, Value: f.Value})
-	}
-	return s
-}
-
-func encodeAttempt(a store.Attempt) ([]byte, error) {
-	raw, err := cbor.Marshal(attemptRecord{
-		StartedAt: stamp(stampOf(a.StartedAt)), Took: a.Took, Class: a.Class, Status: a.Status, Error: a.Error,
-		Header: a.Header, Body: a.Body, Truncated: a.Truncated, RetryHint: a.RetryHint,
-		DNS: a.Timing.DNS, Connect: a.Timing.Connect, TLS: a.Timing.TLS, FirstByte: a.Timing.FirstByte,
-		Peer: a.Peer, Reused: a.Reused, CertExpires: stamp(stampOf(a.CertExpires)), Probe: a.Probe,
-		Request: recordOfSent(a.Request),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encode attempt: %w", err)
-	}
-	return raw, nil
+// isZero reports whether nothing could be sent.
+func isZero(s store.Sent) bool {
+	return s.Method == "" && s.URL == "" && len(s.Header) == 0 && len(s.Body) == 0 && !s.Rendered && !s.Truncated
 }
 
 // decodeAttempt reads the content of an a value, whose key it also needs.
@@ -90,17 +67,39 @@ func decodeAttempt(key, content []byte) (store.Attempt, error) {
 	if len(key) != 1+16+2+2 || key[0] != kindAttempt {
 		return store.Attempt{}, errBadKey
 	}
-	var r attemptRecord
-	if err := decoder.Unmarshal(content, &r); err != nil {
-		return store.Attempt{}, fmt.Errorf("decode attempt: %w", err)
-	}
-	return store.Attempt{
+	r := reading{rest: content}
+	a := store.Attempt{
 		Delivery: store.DeliveryID(key[1:17]),
 		Round:    int(binary.BigEndian.Uint16(key[17:])), Number: int(binary.BigEndian.Uint16(key[19:])),
-		StartedAt: r.StartedAt.time(), Took: r.Took, Class: r.Class, Status: r.Status, Error: r.Error,
-		Header: r.Header, Body: r.Body, Truncated: r.Truncated, RetryHint: r.RetryHint,
-		Timing: store.Timing{DNS: r.DNS, Connect: r.Connect, TLS: r.TLS, FirstByte: r.FirstByte},
-		Peer:   r.Peer, Reused: r.Reused, CertExpires: r.CertExpires.time(), Probe: r.Probe,
-		Request: r.Request.sent(),
-	}, nil
+		Class:     store.Class(r.byte()),
+		Truncated: r.flag(), Reused: r.flag(), Probe: r.flag(),
+	}
+	sent := r.flag()
+	a.StartedAt, a.CertExpires, a.Status = r.time(), r.time(), r.int()
+	a.Took, a.RetryHint = r.took(), r.took()
+	a.Timing = store.Timing{DNS: r.took(), Connect: r.took(), TLS: r.took(), FirstByte: r.took()}
+	a.Error, a.Peer, a.Body = r.text(), r.text(), r.bytes()
+	if n := r.count(); n > 0 {
+		a.Header = make(http.Header, min(n, 64)) // n is only as good as the record
+		for range n {
+			name := r.name()
+			values := make([]string, 0, 1)
+			for range r.count() {
+				values = append(values, r.text())
+			}
+			if r.bad {
+				break
+			}
+			a.Header[name] = values
+		}
+	}
+	if sent {
+		a.Request = store.Sent{
+			Rendered: r.flag(), Truncated: r.flag(), Method: r.text(), URL: r.text(), Body: r.bytes(), Header: r.header(),
+		}
+	}
+	if err := r.end(); err != nil {
+		return store.Attempt{}, fmt.Errorf("decode attempt: %w", err)
+	}
+	return a, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"runtime"
 	"time"
 
@@ -27,6 +28,10 @@ type request struct {
 	// its groups alone.
 	unfinished func() bool
 
+	// patient says that nobody is waiting for the end of this request: it may linger, so that more of its kind share a
+	// sync.
+	patient bool
+
 	done chan error // receives once; has room for it
 }
 
@@ -34,6 +39,11 @@ const (
 	groupSize     = 1 << 20 // bytes of a commit group; Badger's own bound is 15 % of a memtable
 	groupRequests = 1000
 	entryOverhead = 64 // bytes that Badger counts for an entry beside key and value, generously; with lockedOverhead
+
+	// A group of patient requests alone lingers until there are lingerTo of them, or for that time, if there are
+	// lingerFrom to begin with: where that many come at once, more are about to.
+	lingerFrom, lingerTo = 4, 64
+	linger               = 5 * time.Millisecond
 
 	// commitTimeout is how long a group may take until the disk counts as failed.
 	commitTimeout = time.Minute
@@ -49,13 +59,15 @@ type group struct {
 	skew    int64            // of the clock, in milliseconds (index.go)
 	low     bool             // free disk is below the reserve: nothing is accepted
 	short   bool             // free disk is below half of it: what can wait is not written
+	none    bool             // free disk is below bottom: not even what makes room is written
 	log     *zap.Logger
 
-	queued [][]byte // q keys written
-	ended  [][]byte // e keys written
-	writes int64
-	size   int64 // of all writes, as cost counts it
-	err    error // of Badger, while staging
+	queued   [][]byte         // q keys written
+	messages []changedMessage // m keys written or deleted
+	ended    [][]byte         // e keys written
+	writes   int64
+	size     int64 // of all writes, as cost counts it
+	err      error // of Badger, while staging
 }
 
 // get returns the content under key as it will be after the group, and nil if there is none.
@@ -75,6 +87,8 @@ func (g *group) put(key, value []byte) {
 		g.queued = append(g.queued, key)
 	case kindEnded:
 		g.ended = append(g.ended, key)
+	case kindMessage:
+		g.messages = append(g.messages, changedMessage{store.MessageID(key[1:]), value[1 : len(value)-crc32.Size]})
 	}
 	g.writes++
 	g.size += int64(len(key)+len(value)) + entryOverhead
@@ -104,6 +118,9 @@ func (g *group) count(destination string, n int64) {
 func (g *group) remove(key []byte) {
 	if g.err != nil {
 		return
+	}
+	if key[0] == kindMessage {
+		g.messages = append(g.messages, changedMessage{id: store.MessageID(key[1:])})
 	}
 	g.writes++
 	g.size += int64(len(key)) + entryOverhead
@@ -153,9 +170,11 @@ func (s *Store) hand(gone <-chan struct{}, r *request) (err error, answered bool
 	}
 }
 
-// commitLoop is the committer: the only writer. It takes what is waiting, commits it as one group, and answers. It
-// waits for nothing: a lone request is committed at once, and while a group is synced the next one gathers.
+// commitLoop is the committer: the only writer. It takes what is waiting, commits it as one group, and answers. A lone
+// request is committed at once, and while a group is synced the next one gathers.
 func (s *Store) commitLoop() {
+	timer := time.NewTimer(linger)
+	defer timer.Stop()
 	var held *request // did not fit into the group before
 	for {
 		first := held
@@ -167,29 +186,68 @@ func (s *Store) commitLoop() {
 			}
 			first = r
 		}
-		reqs := []*request{first}
-		size, entries := first.size, first.entries
+		g := &gathering{store: s, reqs: []*request{first}, size: first.size, entries: first.entries, patient: first.patient}
 		// Those answered by the last group are runnable and about to ask again; let them join this one.
 		runtime.Gosched()
-	gather:
-		for len(reqs) < groupRequests {
-			select {
-			case r, ok := <-s.requests:
-				if !ok {
-					break gather
-				}
-				if size+r.size > s.maxGroupSize || entries+r.entries > s.maxGroupEntries {
-					held = r
-					break gather
-				}
-				reqs = append(reqs, r)
-				size, entries = size+r.size, entries+r.entries
-			default:
-				break gather
-			}
-		}
-		s.commit(reqs)
+		g.takeAll()
+		g.lingerOn(timer)
+		held = g.held
+		s.commit(g.reqs)
 	}
+}
+
+// gathering is what the next commit group will be made of.
+type gathering struct {
+	store         *Store
+	reqs          []*request
+	size, entries int64    // of reqs
+	patient       bool     // all of reqs are
+	full          bool     // nothing more goes in, or nothing more comes
+	held          *request // did not go in
+}
+
+// take adds a request; ok is false when none will come any more.
+func (g *gathering) take(r *request, ok bool) {
+	switch {
+	case !ok:
+		g.full = true
+	case g.size+r.size > g.store.maxGroupSize || g.entries+r.entries > g.store.maxGroupEntries:
+		g.held, g.full = r, true
+	default:
+		g.reqs = append(g.reqs, r)
+		g.size, g.entries = g.size+r.size, g.entries+r.entries
+		g.patient = g.patient && r.patient
+		g.full = len(g.reqs) >= groupRequests
+	}
+}
+
+// takeAll adds what is waiting now.
+func (g *gathering) takeAll() {
+	for !g.full {
+		select {
+		case r, ok := <-g.store.requests:
+			g.take(r, ok)
+		default:
+			return
+		}
+	}
+}
+
+// lingerOn waits for more while nobody is waiting for what there is.
+func (g *gathering) lingerOn(timer *time.Timer) {
+	if !g.patient || len(g.reqs) < lingerFrom {
+		return
+	}
+	timer.Reset(linger)
+	for !g.full && g.patient && len(g.reqs) < lingerTo {
+		select {
+		case r, ok := <-g.store.requests:
+			g.take(r, ok)
+		case <-timer.C:
+			return
+		}
+	}
+	g.takeAll()
 }
 
 // commit writes reqs as one group and answers them.
@@ -237,7 +295,7 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	g := &group{txn: s.db.begin(), seq: s.seq + 1, base: s.pending.Load(), skew: s.skew.Load(), log: s.log}
 	defer g.txn.Discard()
 	free := s.look()
-	g.low, g.short = free < s.reserve, free < s.reserve/2
+	g.low, g.short, g.none = free < s.reserve, free < s.reserve/2, free < bottom
 	for i, r := range reqs {
 		refused[i] = r.stage(g)
 		if g.err != nil {
@@ -271,6 +329,7 @@ func (s *Store) tryCommit(reqs []*request) (refused []error, err error) {
 	s.pending.Add(g.pending)
 	s.backlog.add(g.counts)
 	s.skew.Store(g.skew)
+	s.recent.update(g.messages)
 	s.heads.inserted(g.queued)
 	s.ended.inserted(g.ended)
 	return refused, nil

@@ -72,33 +72,33 @@ func (g *gate) closed() error {
 	return g.note(files)
 }
 
-// refuseKnownDamage returns what an earlier start has noted, unless the files are no longer those it has seen: then
-// somebody has put back a copy.
-func (g *gate) refuseKnownDamage() error {
-	if g.acceptLoss {
-		return nil
-	}
+// refuseKnownDamage returns what an earlier start has noted, unless the loss is accepted, or the files are no longer those
+// it has seen, for somebody has put back a copy. known is the last commit group that has to be there, if a note says so.
+func (g *gate) refuseKnownDamage() (known uint64, err error) {
 	raw, err := os.ReadFile(g.damagePath())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return fmt.Errorf("read note of damage: %w", err)
+		return 0, fmt.Errorf("read note of damage: %w", err)
 	}
 	var n damageNote
 	if err := json.Unmarshal(raw, &n); err != nil || n.Damage == nil || strings.TrimSpace(n.Damage.Reason) == "" {
 		n = damageNote{Damage: &DamageError{Reason: "an earlier start has found damage, and its report cannot be read", CanLose: true}}
 	}
+	if g.acceptLoss {
+		return n.Damage.To, nil
+	}
 	files, err := g.fingerprint()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if n.Files != "" && n.Files != files {
 		g.log.Warn("store was found damaged, and its files have changed since: looking again", zap.String("path", g.path))
-		return nil
+		return n.Damage.To, nil
 	}
 	n.Damage.Path, n.Damage.Note = g.path, g.damagePath()
-	return n.Damage
+	return 0, n.Damage
 }
 
 // fingerprint tells one state of the store's files from another.

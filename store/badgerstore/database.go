@@ -12,7 +12,8 @@ import (
 // what is stored in group.put, and come back as content from a view.
 type database struct {
 	*badger.DB
-	keys *keyring
+	keys   *keyring
+	bridge *badgerLogger
 }
 
 // view is a transaction whose values can be read.

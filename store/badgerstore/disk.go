@@ -51,13 +51,22 @@ func lockedBySomeone(f *os.File, err error) error {
 	return ErrLocked
 }
 
-// freeSpace returns the bytes that this process may still write to the file system of path.
+// inodeWorth is how many bytes a free inode counts as: each file of Badger's takes one, and is some MiB long. Without
+// one it ends the process when it begins the next log.
+const inodeWorth = 4 << 20
+
+// freeSpace returns the bytes that this process may still write to the file system of path, or what its free inodes are
+// worth if that is less.
 func freeSpace(path string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return 0, fmt.Errorf("ask for free space: %w", err)
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // the type of Bsize differs between systems
+	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // the type of Bsize differs between systems
+	if st.Files > 0 {                          // else it counts none, as btrfs
+		free = min(free, int64(min(st.Ffree, 1<<40))*inodeWorth)
+	}
+	return free, nil
 }
 
 // makeFolder makes a folder and those above it, for this user alone, and syncs each entry: a store whose folder is gone
@@ -138,22 +147,30 @@ func copySparse(from, to string) error {
 }
 
 func copyData(in, out *os.File, size int64) error {
-	for at := int64(0); at < size; {
-		start, err := unix.Seek(int(in.Fd()), at, unix.SEEK_DATA)
+	return eachData(in, 0, size, func(start, end int64) error {
+		_, err := io.Copy(io.NewOffsetWriter(out, start), io.NewSectionReader(in, start, end-start))
+		return err
+	})
+}
+
+// eachData calls do for each piece of a file, from a place on, that is no hole.
+func eachData(f *os.File, from, size int64, do func(start, end int64) error) error {
+	for at := from; at < size; {
+		start, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			return nil // only a hole is left
 		}
 		if err != nil {
 			return err
 		}
-		end, err := unix.Seek(int(in.Fd()), start, unix.SEEK_HOLE)
+		end, err := unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
 		if err != nil {
 			return err
 		}
 		if end <= start {
 			return fmt.Errorf("no progress at byte %d", start)
 		}
-		if _, err := io.Copy(io.NewOffsetWriter(out, start), io.NewSectionReader(in, start, end-start)); err != nil {
+		if err := do(start, end); err != nil {
 			return err
 		}
 		at = end

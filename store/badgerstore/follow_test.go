@@ -79,7 +79,7 @@ func failUntilKilled(path string) int {
 	return 0
 }
 
-func TestKillFollowing(t *testing.T) {
+func TestFaultKillFollowing(t *testing.T) {
 	t.Run("after a kill a delivery has failed with the message that tells so, or neither", func(t *testing.T) {
 		path := t.TempDir()
 		var acknowledged []string
@@ -125,6 +125,8 @@ func TestKillFollowing(t *testing.T) {
 			}
 			mustDo(t, s.Close())
 		}
+		t.Attr("fault", fmt.Sprintf("kill: 4 times while failures are recorded with the message that tells of them: %d acknowledged; there are both or "+
+			"neither", len(acknowledged)))
 	})
 }
 

@@ -46,7 +46,8 @@ func (g *gate) startPath() string { return filepath.Join(g.path, "set-aside", "s
 
 // before looks at the files as they are, and takes copies of what Badger may change.
 func (g *gate) before() (side sideState, err error) {
-	if err := g.refuseKnownDamage(); err != nil {
+	known, err := g.refuseKnownDamage()
+	if err != nil {
 		return side, err
 	}
 	if side.seq, side.exists, side.read, err = readSide(g.sidePath()); err != nil {
@@ -55,11 +56,21 @@ func (g *gate) before() (side sideState, err error) {
 	if err := makeFolder(g.badgerPath()); err != nil {
 		return side, err
 	}
+	if side.exists {
+		if err := g.setAside(g.sidePath(), false); err != nil {
+			return side, err
+		}
+	}
+	// A side file that is older than what was found missing, or gone, says nothing against it.
+	side.seq, side.exists = max(side.seq, known), side.exists || known > 0
 	files, err := os.ReadDir(g.badgerPath())
 	if err != nil {
 		return side, fmt.Errorf("read folder: %w", err)
 	}
 	if err := g.checkSpace(files); err != nil {
+		return side, err
+	}
+	if err := g.mendManifest(); err != nil {
 		return side, err
 	}
 	listed, reason, err := readManifest(filepath.Join(g.badgerPath(), badger.ManifestFilename))
@@ -93,6 +104,9 @@ func (g *gate) checkSpace(files []fs.DirEntry) error {
 		if filepath.Ext(file.Name()) != ".mem" {
 			continue
 		}
+		if _, err := os.Lstat(filepath.Join(g.startPath(), file.Name())); err == nil {
+			continue // copied by a start that has failed
+		}
 		info, err := file.Info()
 		if err != nil {
 			return fmt.Errorf("read folder: %w", err)
@@ -104,8 +118,8 @@ func (g *gate) checkSpace(files []fs.DirEntry) error {
 		return err
 	}
 	if free < need {
-		return fmt.Errorf("%q has %d MiB of free disk, and to open a store safely takes %d; make room, nothing is lost: %w",
-			g.path, free>>20, need>>20+1, store.ErrNoSpace)
+		return fmt.Errorf("%q has %d MiB of free disk (a free inode counts as %d), and to open a store safely takes %d; "+
+			"make room, nothing is lost: %w", g.path, free>>20, inodeWorth>>20, need>>20+1, store.ErrNoSpace)
 	}
 	return nil
 }
@@ -153,10 +167,11 @@ func (g *gate) protect(file fs.DirEntry, listed map[uint64]badger.TableManifest)
 		return fmt.Errorf("read folder: %w", err)
 	}
 	name := file.Name()
+	path := filepath.Join(g.badgerPath(), name)
 	switch ext := filepath.Ext(name); {
 	case info.Size() == 0 && (ext == ".mem" || ext == ".vlog"):
 		// A kill between making and sizing a log leaves it empty, and Badger then fails once (docs/badger.md, "Damage").
-		return g.setAside(name, true)
+		return g.setAside(path, true)
 	case ext == ".sst":
 		if id, ok := table.ParseFileID(name); ok {
 			if _, ok := listed[id]; ok {
@@ -164,20 +179,34 @@ func (g *gate) protect(file fs.DirEntry, listed map[uint64]badger.TableManifest)
 			}
 		}
 		// Badger deletes it. A kill in a flush leaves one, and so does a manifest that has lost its end.
-		return g.setAside(name, true)
-	case name == badger.ManifestFilename, ext == ".mem":
-		return g.setAside(name, false)
+		return g.setAside(path, true)
+	case name == badger.ManifestFilename:
+		return g.setAside(path, false)
+	case ext == ".mem":
+		if err := g.setAside(path, false); err != nil {
+			return err
+		}
+		return g.readyLog(name)
+	case name == badger.KeyRegistryFileName, name == discardName, ext == ".vlog":
+		asItIs, err := idle(path)
+		if err != nil {
+			return fmt.Errorf("check %q: %w", name, err)
+		}
+		if !asItIs {
+			g.log.Warn("file of the database is damaged and made anew, nothing of the store is in it", zap.String("file", name))
+			return g.setAside(path, true)
+		}
 	}
 	return nil
 }
 
-// setAside copies or moves a file of Badger's folder into startPath. A copy from an earlier start is left as it is.
-func (g *gate) setAside(name string, move bool) error {
+// setAside copies or moves a file of the store into startPath. A copy from an earlier start is left as it is.
+func (g *gate) setAside(from string, move bool) error {
 	if err := os.MkdirAll(g.startPath(), 0o700); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
 	g.copied = true
-	from, kept := filepath.Join(g.badgerPath(), name), filepath.Join(g.startPath(), name)
+	kept := filepath.Join(g.startPath(), filepath.Base(from))
 	if move {
 		if err := os.Rename(from, beside(kept)); err != nil {
 			return fmt.Errorf("set aside: %w", err)
@@ -249,8 +278,12 @@ func (g *gate) refuseAll(reason string) error {
 			return fmt.Errorf("set aside: %w", err)
 		}
 	}
-	for _, path := range []string{g.sidePath(), g.damagePath()} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// A new store may need other keys, and writes this file anew.
+	if err := copySparse(g.keysPath(), beside(filepath.Join(aside, filepath.Base(g.keysPath())))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set aside: %w", err)
+	}
+	for _, err := range []error{os.Remove(g.sidePath()), os.Remove(g.damagePath())} { // a copy of the first is set aside
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("begin a new store: %w", err)
 		}
 	}

@@ -456,6 +456,25 @@ func TestRestored(t *testing.T) {
 			t.Errorf("note: got %v, want it gone", err)
 		}
 	})
+	t.Run("nothing that is older hides what was found missing", func(t *testing.T) {
+		for name, hide := range map[string]func(path string) error{
+			"side file":    func(path string) error { return createSide(filepath.Join(path, "hwm"), 3) },
+			"no side file": func(path string) error { return os.Remove(filepath.Join(path, "hwm")) },
+			"no database": func(path string) error {
+				return errors.Join(os.RemoveAll(filepath.Join(path, "badger")), os.Remove(filepath.Join(path, "hwm")))
+			},
+		} {
+			other := t.TempDir()
+			mustDo(t, copyTree(good, other))
+			log := only(t, other, "*.mem")
+			flip(t, log, dataSize(info)*3/10)
+			openDamaged(t, other)
+			mustDo(t, hide(other))
+			if damage := openDamaged(t, other); !damage.CanLose {
+				t.Errorf("%s: got %+v, want a loss that can be accepted", name, damage)
+			}
+		}
+	})
 	t.Run("a note that cannot be read refuses, and is named", func(t *testing.T) {
 		other := t.TempDir()
 		mustDo(t, copyTree(good, other))

@@ -117,12 +117,9 @@ func newIncomingState(m store.Message, n int, d store.ExportedDelivery) (one inc
 	}
 	one.written = string(first) != string(one.raw)
 	for i, a := range d.History {
-		raw, err := encodeAttempt(a)
-		if err == nil && len(raw) > chunkSize {
-			err = fmt.Errorf("attempt of %d bytes: %w", len(raw), store.ErrTooLarge)
-		}
-		if err != nil {
-			return one, fmt.Errorf("history[%d]: %w", i, err)
+		raw := encodeAttempt(a)
+		if len(raw) > chunkSize {
+			return one, fmt.Errorf("history[%d]: attempt of %d bytes: %w", i, len(raw), store.ErrTooLarge)
 		}
 		one.attempts = append(one.attempts, sealed(attemptKey(a.Delivery, a.Round, a.Number), raw))
 	}

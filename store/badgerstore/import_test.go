@@ -144,6 +144,7 @@ func TestImportLong(t *testing.T) {
 							free.Store(700 << 20)
 						} else {
 							cancel()
+							time.Sleep(20 * time.Millisecond) // the caller could have gone before it is written
 						}
 					}
 					return txn.Commit()

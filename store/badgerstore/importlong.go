@@ -55,7 +55,7 @@ func (i *importing) beginLong(ctx context.Context, in *incoming, done *store.Imp
 	size, entries := cost(record)
 	size, entries = size+2*identifyCost, entries+2
 	var taken bool
-	err = i.store.submit(ctx, &request{size: size, entries: entries, stage: func(g *group) error {
+	err = i.store.submitBefore(ctx, &request{size: size, entries: entries, stage: func(g *group) error {
 		var err error
 		if there, err = has(g.txn, messageKey(m.ID)); err != nil || there {
 			return err
@@ -159,7 +159,16 @@ func (w *pieces) flush() error {
 		return nil
 	}}
 	w.steps, w.size, w.entries = nil, 0, 0
-	return w.store.submit(w.ctx, r)
+	return w.store.submitBefore(w.ctx, r)
+}
+
+// submitBefore is submit before an end of ctx: what is handed over is waited for, since what is taken back afterwards has to
+// be there to be seen.
+func (s *Store) submitBefore(ctx context.Context, r *request) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.submitAlways(r)
 }
 
 // undoImports takes back what has been imported of messages in part, but for their records and bodies, which

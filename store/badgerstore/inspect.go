@@ -91,7 +91,7 @@ func unlocked(path string) error {
 // inspect is before without its copies.
 func (g *gate) inspect() (found Inspection, err error) {
 	found.Exists = true
-	if err := g.refuseKnownDamage(); err != nil {
+	if _, err := g.refuseKnownDamage(); err != nil {
 		return found, err
 	}
 	if _, found.KeysKnown, err = g.checkKeys(); err != nil {

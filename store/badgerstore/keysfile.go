@@ -108,7 +108,7 @@ func (g *gate) noteKeys(needed []keyID, ok bool) ([]keyID, error) {
 	}
 	if !ok {
 		g.log.Warn("file with the ids of the encryption keys cannot be read, all values are looked at", zap.String("path", g.keysPath()))
-		return g.keys.ids, nil
+		return g.keys.ids, g.setAside(g.keysPath(), false)
 	}
 	noted := slices.Contains(needed, g.keys.ids[0])
 	needed = g.ownFirst(needed)

@@ -1,10 +1,12 @@
 package badgerstore
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 
+	"github.com/dgraph-io/badger/v4"
 	"go.uber.org/zap"
 )
 
@@ -12,8 +14,29 @@ import (
 type badgerLogger struct {
 	log *zap.Logger
 
-	mu    sync.Mutex // guards table
-	table string     // that Badger has left out, or empty
+	mu       sync.Mutex // guards the fields below
+	table    string     // that Badger has left out, or empty
+	manifest func(error)
+}
+
+// onManifest has f called when the manifest could not be written. Badger goes on then, with a change in memory that it has
+// taken back on the disk, or the other way round, and its next merge would make that last.
+func (l *badgerLogger) onManifest(f func(error)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.manifest = f
+}
+
+func (l *badgerLogger) look(text string) {
+	if !strings.Contains(text, badger.ManifestFilename+": ") { // as the path of an error is followed by its cause
+		return
+	}
+	l.mu.Lock()
+	f := l.manifest
+	l.mu.Unlock()
+	if f != nil {
+		f(errors.New("database: " + text))
+	}
 }
 
 // ignored returns the name of a table that Badger could not read and goes on without, or nothing.
@@ -32,11 +55,14 @@ func (l *badgerLogger) Errorf(format string, args ...any) {
 		l.mu.Unlock()
 	}
 	l.log.Error("database error", zap.String("detail", text))
+	l.look(text)
 }
 
 // Warningf implements badger.Logger.
 func (l *badgerLogger) Warningf(format string, args ...any) {
-	l.log.Warn("database warning", zap.String("detail", oneLine(format, args)))
+	text := oneLine(format, args)
+	l.log.Warn("database warning", zap.String("detail", text))
+	l.look(text)
 }
 
 // Infof implements badger.Logger. What Badger finds worth telling is for debugging Postern.

@@ -25,6 +25,9 @@ func (s *Store) NoteOutage(ctx context.Context, destination string, o store.Outa
 		switch {
 		case over:
 			if kept, err := g.get(note.key); kept != nil || err != nil {
+				if g.none {
+					return s.noSpace(bottom)
+				}
 				g.remove(note.key)
 			}
 		case g.short:

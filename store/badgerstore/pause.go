@@ -48,6 +48,9 @@ func (s *Store) Resume(ctx context.Context, destination string) error {
 	size, count := cost(entry{key: key})
 	err := s.submit(ctx, &request{size: size, entries: count, stage: func(g *group) error {
 		if kept, err := g.get(key); kept != nil || err != nil {
+			if g.none {
+				return s.noSpace(bottom)
+			}
 			g.remove(key)
 		}
 		return nil

@@ -13,36 +13,8 @@ import (
 	"github.com/postern-relay/postern/store"
 )
 
-// scan calls fn for each key with the prefix, in order, from the given one on (nil means from the first), until it
-// returns false. Key and content are only good until it returns.
-func scan(txn *view, prefix, from []byte, fn func(key, content []byte) (more bool, err error)) error {
-	o := badger.DefaultIteratorOptions
-	o.PrefetchValues = false // values stand beside their keys anyway
-	o.Prefix = prefix
-	it := txn.NewIterator(o)
-	defer it.Close()
-	if from == nil {
-		from = prefix
-	}
-	for it.Seek(from); it.Valid(); it.Next() {
-		more := false
-		item := it.Item()
-		err := item.Value(func(value []byte) error {
-			content, err := txn.open(item.Key(), value)
-			if err != nil {
-				return fmt.Errorf("read %s: %w", describe(item.Key()), err)
-			}
-			more, err = fn(item.Key(), content)
-			return err
-		})
-		if err != nil || !more {
-			return err
-		}
-	}
-	return nil
-}
-
-// scanKeys is scan without the values.
+// scanKeys calls fn for each key with the prefix, in order, from the given one on (nil means from the first), until it
+// returns false. The key is only good until it returns.
 func scanKeys(txn *view, prefix, from []byte, fn func(key []byte) (more bool)) {
 	o := badger.DefaultIteratorOptions
 	o.PrefetchValues = false
@@ -73,6 +45,7 @@ func (s *Store) Due(ctx context.Context, destination string, after store.Cursor,
 	if err != nil {
 		return nil, fmt.Errorf("read queue of %q: %w", destination, err)
 	}
+	s.readAhead(due)
 	return due, nil
 }
 
@@ -189,6 +162,9 @@ func (s *Store) Load(ctx context.Context, id store.MessageID) (store.Message, []
 		return store.Message{}, nil, err
 	}
 	defer s.use.RUnlock()
+	if m, body, ok := s.kept(id); ok {
+		return m, body, nil
+	}
 	return s.loadMessage(id)
 }
 

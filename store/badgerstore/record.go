@@ -66,10 +66,7 @@ func (s *Store) recordRequest(before, after store.Delivery, a store.Attempt) (r 
 	}
 	var made []entry
 	if a.Number > 0 {
-		raw, err := encodeAttempt(a)
-		if err != nil {
-			return nil, nil, err
-		}
+		raw := encodeAttempt(a)
 		if len(raw) > chunkSize {
 			return nil, nil, fmt.Errorf("attempt of %d bytes: %w", len(raw), store.ErrTooLarge)
 		}
@@ -82,7 +79,7 @@ func (s *Store) recordRequest(before, after store.Delivery, a store.Attempt) (r 
 		size, count = size+releaseSize, count+3
 	}
 	outcome = new(recorded)
-	return &request{size: size, entries: count, stage: func(g *group) error {
+	return &request{size: size, entries: count, patient: after.Order == "", stage: func(g *group) error {
 		*outcome = recorded{} // of a group that was too large before
 		before, after, place, entries := before, after, place, entries
 		last, err := g.checkQueued(place, before, was)

@@ -181,7 +181,8 @@ type restoring struct {
 	db      *database
 
 	txn     *view
-	size    int64 // of txn
+	seq     uint64 // of the last commit group
+	size    int64  // of txn
 	entries int64
 	since   int64 // bytes since the last look at the free space
 }
@@ -229,7 +230,7 @@ func (r *restoring) run(ctx context.Context) (err error) {
 	if err := r.verify(ctx); err != nil {
 		return fmt.Errorf("read again what was restored: %w", err)
 	}
-	if err := createSide(filepath.Join(r.path, "hwm"), 1); err != nil {
+	if err := createSide(filepath.Join(r.path, "hwm"), r.seq); err != nil {
 		return err
 	}
 	if _, err := closeModes(r.path); err != nil {
@@ -276,7 +277,8 @@ func (r *restoring) fill(ctx context.Context) (err error) {
 	if err := r.commit(); err != nil {
 		return err
 	}
-	return writeFormat(r.db, 1, commitRecord{seq: 1, pending: r.from.counts.Pending})
+	r.seq++
+	return writeFormat(r.db, 1, commitRecord{seq: r.seq, pending: r.from.counts.Pending})
 }
 
 // put writes one record. The database keeps key.
@@ -305,7 +307,14 @@ func (r *restoring) commit() error {
 			return err
 		}
 	}
-	if err := r.txn.Commit(); err != nil {
+	// Each is a commit group of its own: so a table that is lost later is missed, whichever it is.
+	r.seq++
+	note := commitKey(r.seq)
+	err := r.txn.put(note, seal(note, encodeCommit(commitRecord{seq: r.seq})))
+	if err == nil {
+		err = r.txn.Commit()
+	}
+	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	r.txn, r.size, r.entries = r.db.begin(), 0, 0

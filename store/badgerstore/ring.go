@@ -4,56 +4,82 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
 )
 
 // formatVersion is that of the keys and values. A program refuses a store of another one.
-const formatVersion = 4
+const formatVersion = 5
 
 // ring is what the commit ring and the format record say.
 type ring struct {
-	formatted bool
-	base      uint64 // the first commit group that must be on record
-	last      commitRecord
-	seqs      map[uint64]bool
+	formatted  bool
+	unreadable bool   // the format record is damaged
+	base       uint64 // the first commit group that must be on record
+	last       commitRecord
+	seqs       []uint64 // of the groups on record, each in its slot; 0 is none
 }
 
 func readRing(db *database) (ring, error) {
-	r := ring{seqs: make(map[uint64]bool)}
+	r := ring{seqs: make([]uint64, ringSize)}
 	err := db.View(func(txn *view) error {
 		raw, err := get(txn, []byte{kindFormat})
-		if err != nil {
+		switch {
+		case errors.Is(err, errDatabase), errors.Is(err, errNoKey), errors.Is(err, errPlain):
 			return err
-		}
-		if raw != nil {
-			if len(raw) != 12 {
-				return errors.New("read format: wrong size")
-			}
+		case err != nil, raw != nil && len(raw) != 12:
+			r.unreadable = true
+		case raw != nil:
 			if v := binary.BigEndian.Uint32(raw); v != formatVersion {
 				return fmt.Errorf("store has format %d, and this program reads %d; "+
 					"use the version that made it, or move its folder away to begin with an empty store", v, formatVersion)
 			}
 			r.formatted, r.base = true, binary.BigEndian.Uint64(raw[4:])
 		}
-		return scan(txn, []byte{kindCommit}, nil, func(_, content []byte) (bool, error) {
-			c, err := decodeCommit(content)
-			if err != nil {
-				return false, err
-			}
-			r.seqs[c.seq] = true
-			if c.seq > r.last.seq {
-				r.last = c
-			}
-			return true, nil
-		})
+		return r.readNotes(txn)
 	})
 	return r, err
+}
+
+// readNotes reads the notes of commit groups. One that is damaged is as one that is missing.
+func (r *ring) readNotes(txn *view) error {
+	o := badger.DefaultIteratorOptions
+	o.PrefetchValues = false
+	o.Prefix = []byte{kindCommit}
+	it := txn.NewIterator(o)
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		err := it.Item().Value(func(value []byte) error {
+			content, err := txn.open(it.Item().Key(), value)
+			var c commitRecord
+			if err == nil {
+				c, err = decodeCommit(content)
+			}
+			if err == nil {
+				r.seqs[c.seq%ringSize] = c.seq
+				if c.seq > r.last.seq {
+					r.last = c
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("read %s: %w: %w", kindNames[kindCommit], errDatabase, err)
+		}
+	}
+	return nil
 }
 
 // compare returns what is missing, or nil.
 func (r ring) compare(side sideState) *DamageError {
 	switch {
+	case r.unreadable:
+		return &DamageError{Reason: "the record of the format is damaged, which also says where the records begin"}
 	case !r.formatted && r.last.seq == 0 && !side.exists:
 		return nil // a new store
+	case !r.formatted && !side.read:
+		return &DamageError{Reason: "the first records of the database are missing, and so is the side file (hwm), or it is " +
+			"unreadable, so nobody knows up to which"}
 	case !r.formatted:
 		return &DamageError{Reason: "the first records of the database are missing", From: 1, To: max(r.last.seq, side.seq, 1)}
 	}
@@ -63,7 +89,7 @@ func (r ring) compare(side sideState) *DamageError {
 		oldest = max(oldest, r.last.seq-ringSize+1)
 	}
 	for seq := oldest; seq <= r.last.seq; seq++ {
-		if r.seqs[seq] {
+		if r.seqs[seq%ringSize] == seq {
 			continue
 		}
 		if from == 0 {
@@ -81,6 +107,9 @@ func (r ring) compare(side sideState) *DamageError {
 		to = side.seq
 	}
 	switch {
+	case from > 0 && !side.read:
+		return &DamageError{Reason: fmt.Sprintf("acknowledged records are missing from commit %d on, and the side file (hwm) is "+
+			"missing or unreadable, so nobody knows up to which", from)}
 	case from > 0:
 		return &DamageError{Reason: "acknowledged records are missing", From: from, To: to}
 	case !side.read && r.last.seq > r.base:

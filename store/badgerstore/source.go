@@ -81,7 +81,10 @@ func (l *listing) chooseState() error {
 // entries of a destination with much pending are walked over: most of the latest are pending then. The index by state
 // alone would not do, since it has none that were never attempted, and many marks of deletion.
 func (l *listing) pending() (sources []source, known bool, err error) {
-	counts := l.store.backlog.all()
+	counts, ok := l.store.backlog.all()
+	if !ok {
+		return nil, false, nil
+	}
 	if name := l.filter.Destination; name != "" {
 		counts = map[string]int64{name: counts[name]}
 	}

@@ -12,6 +12,10 @@ import (
 // lookEvery is the time between two looks at the free space of an idle store.
 const lookEvery = 5 * time.Second
 
+// bottom is the free space below which deletions wait too: they take some before they give any back, and a write without
+// a free block kills the process.
+const bottom = 16 << 20
+
 // look asks for the free space, and keeps the answer for Full. Not knowing it is treated as having none: a write to a
 // full disk would kill the process.
 func (s *Store) look() int64 {
@@ -47,7 +51,8 @@ func (s *Store) lookLoop() {
 
 // noSpace is the error of a write that wants more free space than there was at the last look.
 func (s *Store) noSpace(want int64) error {
-	return fmt.Errorf("%w: %d MiB free, %d MiB wanted", store.ErrNoSpace, s.free.Load()>>20, want>>20)
+	return fmt.Errorf("%w: %d MiB free, %d MiB wanted (a free inode counts as %d MiB)",
+		store.ErrNoSpace, s.free.Load()>>20, want>>20, inodeWorth>>20)
 }
 
 // Full implements store.Acceptor.

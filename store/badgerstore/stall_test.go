@@ -125,7 +125,7 @@ func TestFull(t *testing.T) {
 		if err := s.Full(); !errors.Is(err, store.ErrBroken) {
 			t.Errorf("got %v, want ErrBroken", err)
 		}
-		t.Cleanup(func() { mustDo(t, s.db.Close()) })
+		t.Cleanup(func() { mustDo(t, errors.Join(s.Close(), s.db.Close())) })
 	})
 	t.Run("a store that opens with little room, or a reserve that is too small, says so", func(t *testing.T) {
 		core, logs := observer.New(zap.WarnLevel)

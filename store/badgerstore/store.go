@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -65,6 +66,8 @@ type Options struct {
 const (
 	memTableSize   = 8 << 20
 	memTables      = 2
+	tableSize      = 8 << 20
+	levelSize      = 16 << 20
 	blockSize      = 64 << 10
 	levelZero      = 2
 	levelZeroStall = 3       // with 4, Badger may merge them into one table of any size
@@ -101,9 +104,12 @@ type Store struct {
 	requests        chan *request
 	committer       sync.WaitGroup
 	seq             uint64       // of the last commit group; owned by the committer
-	pending         atomic.Int64 // written by the committer
+	pending         atomic.Int64 // written by the committer, and corrected by counter
 	backlog         backlog
+	counter         sync.WaitGroup
+	settling        settling
 	skew            atomic.Int64 // of the clock, in milliseconds; written by the committer
+	recent          *recent      // records of messages
 	heads           *heads       // of the queues of destinations
 	ended           *heads       // of the sweep's index
 
@@ -137,6 +143,8 @@ func Open(o Options) (*Store, error) {
 		path: o.Path, log: o.Log, now: o.Now, maxPending: o.MaxPending, reserve: o.MinFree, freeSpace: o.free, commitTxn: o.commit,
 		requests: make(chan *request, groupRequests), broken: make(chan struct{}), stop: make(chan struct{}),
 		damaged: make(map[string]bool),
+		backlog: backlog{counts: make(map[string]int64), counted: make(chan struct{})},
+		recent:  newRecent(),
 		heads:   newHeads(func(key []byte) int { return len(key) - 8 - 16 }),
 		ended:   newHeads(func([]byte) int { return 1 }),
 	}
@@ -164,7 +172,7 @@ func Open(o Options) (*Store, error) {
 		s.freeSpace = freeSpace
 	}
 	if s.commitTxn == nil {
-		s.commitTxn = (*badger.Txn).Commit
+		s.commitTxn = s.commitSettled
 	}
 	var err error
 	if s.keys, err = newKeyring(o.Keys, forValues); err != nil {
@@ -213,6 +221,7 @@ func (s *Store) open(acceptLoss bool) (err error) {
 	if s.db, err = openBadger(gate.badgerPath(), s.keys, s.log); err != nil {
 		return err
 	}
+	s.db.bridge.onManifest(func(cause error) { _ = s.fail(cause) })
 	state, err := gate.after(s.db, side)
 	if needed, err = gate.opened(s.db, needed, known, err); err != nil {
 		return err
@@ -222,15 +231,7 @@ func (s *Store) open(acceptLoss bool) (err error) {
 		return fmt.Errorf("open folder: %w", err)
 	}
 	s.seq = state.seq
-	counts, pending, err := countPending(s.db)
-	if err != nil {
-		return fmt.Errorf("count pending deliveries: %w", err)
-	}
-	s.pending.Store(pending)
-	s.backlog.counts = counts
-	if pending != state.pending {
-		s.log.Error("pending deliveries are not as many as noted", zap.Int64("pending", pending), zap.Int64("noted", state.pending))
-	}
+	s.pending.Store(state.pending)
 	skew, err := readSkew(s.db)
 	if err != nil {
 		s.log.Error("note of the clock cannot be read, searches by time take longer", zap.Error(err))
@@ -254,8 +255,11 @@ func (s *Store) open(acceptLoss bool) (err error) {
 		}
 		return err
 	}
+	s.beginCount()
 	s.look()
 	s.looker.Go(s.lookLoop)
+	s.looker.Go(s.trimLoop)
+	s.looker.Go(s.settleLoop)
 	if len(needed) > 1 {
 		s.rotation.Go(s.rotate)
 	}
@@ -263,8 +267,14 @@ func (s *Store) open(acceptLoss bool) (err error) {
 	return nil
 }
 
-// openBadger opens Badger's folder with the options that docs/badger.md explains.
-func openBadger(path string, keys *keyring, log *zap.Logger) (*database, error) {
+// openBadger opens Badger's folder with the options that docs/badger.md explains. What Badger cannot make sense of, and
+// what it gives up with a panic, is damage; what the system refuses is not.
+func openBadger(path string, keys *keyring, log *zap.Logger) (opened *database, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			opened, err = nil, &DamageError{Path: filepath.Dir(path), Reason: fmt.Sprintf("the database cannot be opened: %v", r)}
+		}
+	}()
 	bridge := &badgerLogger{log: log}
 	db, err := badger.Open(badgerOptions(path).WithLogger(bridge))
 	if table := bridge.ignored(); table != "" {
@@ -274,27 +284,34 @@ func openBadger(path string, keys *keyring, log *zap.Logger) (*database, error) 
 		}
 		return nil, &DamageError{Path: filepath.Dir(path), Reason: "a table of the database cannot be read: " + table}
 	}
+	if _, system := errors.AsType[syscall.Errno](err); err != nil && !system {
+		return nil, &DamageError{Path: filepath.Dir(path), Reason: "the database cannot be opened: " + err.Error()}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	return &database{DB: db, keys: keys}, nil
+	return &database{DB: db, keys: keys, bridge: bridge}, nil
 }
 
 func badgerOptions(path string) badger.Options {
-	return badger.DefaultOptions(path).
+	o := badger.DefaultOptions(path)
+	o.TableSizeMultiplier = 1 // there is no With for it
+	return o.
 		WithSyncWrites(true).
 		WithDetectConflicts(false). // one goroutine writes
 		WithValueThreshold(valueThreshold).
 		WithValueLogFileSize(16 << 20).
 		WithMemTableSize(memTableSize).
 		WithNumMemtables(memTables).
+		WithBaseTableSize(tableSize).
+		WithBaseLevelSize(levelSize).
 		WithNumCompactors(2).
 		WithNumLevelZeroTables(levelZero).
 		WithNumLevelZeroTablesStall(levelZeroStall).
 		WithCompression(options.None).
 		WithBlockSize(blockSize).
-		WithBlockCacheSize(16 << 20).
-		WithIndexCacheSize(16 << 20).
+		WithBlockCacheSize(0). // blocks are read in place
+		WithIndexCacheSize(0).
 		WithChecksumVerificationMode(options.NoVerification). // verifyTables has done it; each record is checked when read
 		WithVerifyValueChecksum(true).
 		WithNumVersionsToKeep(1).
@@ -357,6 +374,7 @@ func (s *Store) shut() error {
 	s.use.Unlock()
 	s.committer.Wait()
 	close(s.stop)
+	s.counter.Wait()
 	s.looker.Wait()
 	s.rotation.Wait()
 	return errors.Join(s.closeFiles(), s.lock.Close())

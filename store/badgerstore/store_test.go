@@ -62,7 +62,7 @@ func TestBroken(t *testing.T) {
 		}
 		after := snapshot(t, path)
 		mustDo(t, s.Close())
-		t.Cleanup(func() { mustDo(t, s.db.Close()) }) // Close leaves that to the end of the process
+		t.Cleanup(func() { mustDo(t, errors.Join(s.Close(), s.db.Close())) }) // Close leaves that to the end of the process
 		if got := pendingOf(t, mustOpen(t, Options{Path: after})); got != 10 {
 			t.Errorf("pending after: got %d, want 10", got)
 		}
@@ -211,7 +211,7 @@ func TestLeftovers(t *testing.T) {
 			t.Fatalf("keys before: %v, want the head and a part of a batch, and chunks", got)
 		}
 		mustDo(t, s.Close())
-		t.Cleanup(func() { mustDo(t, s.db.Close()) })
+		t.Cleanup(func() { mustDo(t, errors.Join(s.Close(), s.db.Close())) })
 		if got := keysIn(t, mustOpen(t, Options{Path: dead})); len(got) != 0 {
 			t.Errorf("keys after: %v, want none", got)
 		}
@@ -291,6 +291,7 @@ func rivalRequest(tb testing.TB, m store.Message) *request {
 // spoil changes a bit of the value under a key.
 func spoil(tb testing.TB, s *Store, key []byte) {
 	tb.Helper()
+	s.recent = newRecent() // which nobody tells of it
 	mustDo(tb, s.db.Update(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if err != nil {

@@ -191,6 +191,9 @@ func (w *sweeping) flush(ctx context.Context) error {
 			left = left[1:]
 			return nil
 		}
+		if g.none {
+			return w.store.noSpace(bottom)
+		}
 		gone = 0
 		for _, e := range later {
 			g.put(e.key, e.value)
@@ -222,6 +225,7 @@ func (w *sweeping) flush(ctx context.Context) error {
 		return err
 	}
 	w.deleted += gone
+	w.store.settling.deleted.Add(count)
 	w.waiting, w.later, w.keys = nil, nil, 0
 	return nil
 }

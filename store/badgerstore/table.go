@@ -7,11 +7,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/ristretto/v2/z"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // errDamagedTable says that a table is not what was written, or not there.
@@ -20,15 +23,31 @@ var errDamagedTable = errors.New("table is damaged")
 // verifyTables reads every table that the manifest lists, and checks its blocks. Badger can do that when it opens
 // (options.OnTableRead), but its way of telling of a block that cannot be unpacked is a nil pointer in a goroutine of
 // its own (table.go:711 of v4.9.6), which nobody can recover from. So it is done here, once, and not there.
+//
+// A start waits for it, so several are read at a time. None of it can be put off until the store serves: a merge of
+// tables gives what it reads a new checksum, damaged or not.
 func verifyTables(folder string, listed map[uint64]badger.TableManifest) error {
+	var verifying errgroup.Group
+	verifying.SetLimit(verifiers)
+	var failed atomic.Bool
 	for id, entry := range listed {
 		name := table.NewFilename(id, folder)
-		if err := verifyTable(name, entry); err != nil {
-			return fmt.Errorf("verify %s: %w", filepath.Base(name), err)
-		}
+		verifying.Go(func() error {
+			if failed.Load() {
+				return nil
+			}
+			if err := verifyTable(name, entry); err != nil {
+				failed.Store(true)
+				return fmt.Errorf("verify %s: %w", filepath.Base(name), err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return verifying.Wait()
 }
+
+// verifiers is how many tables are verified at a time: enough to keep a disk busy.
+const verifiers = 4
 
 func verifyTable(name string, entry badger.TableManifest) (err error) {
 	if err := checkFooter(name); err != nil {
@@ -44,6 +63,7 @@ func verifyTable(name string, entry badger.TableManifest) (err error) {
 		}
 		err = errors.Join(err, file.Close(-1))
 	}()
+	_ = unix.Madvise(file.Data, unix.MADV_WILLNEED) // else a disk is read by the page
 	t, err := table.OpenTable(file, table.Options{
 		ReadOnly: true, Compression: entry.Compression, BlockSize: badgerOptions("").BlockSize, ChkMode: options.NoVerification,
 	})

@@ -18,7 +18,7 @@ func Model(t *testing.T, seed uint64, steps int, s store.Store, reopen func(s st
 	t.Helper()
 	w := &walker{
 		TB: t, random: rand.New(rand.NewPCG(seed, 1)), engine: s, memory: NewMemory(MemoryOptions{MaxPending: MaxModelPending}),
-		now: start,
+		now: start, names: modelDestinations,
 	}
 	for step := range steps {
 		w.now = w.now.Add(time.Duration(w.random.IntN(5000)) * time.Millisecond)
@@ -70,6 +70,8 @@ type walker struct {
 	testing.TB
 	random         *rand.Rand
 	engine, memory store.Store
+	number         byte     // of those on one engine
+	names          []string // of its destinations
 	now            time.Time
 	ids            []store.MessageID
 	old            []store.Delivery // states that were once current
@@ -110,7 +112,7 @@ func (w *walker) post() store.Post {
 	}
 	for range w.random.IntN(4) {
 		to := store.Recipient{
-			Destination: modelDestinations[w.random.IntN(len(modelDestinations))],
+			Destination: w.names[w.random.IntN(len(w.names))],
 			Delay:       time.Duration(w.random.IntN(3)) * 10 * time.Second,
 		}
 		if w.random.IntN(2) == 0 {
@@ -119,7 +121,7 @@ func (w *walker) post() store.Post {
 		m.Recipients = append(m.Recipients, to)
 	}
 	if w.random.IntN(3) == 0 {
-		m.Idempotency = &store.Idempotency{Key: [32]byte{byte(w.random.IntN(20))}, Content: [32]byte{byte(w.random.IntN(5) / 4)}}
+		m.Idempotency = &store.Idempotency{Key: [32]byte{byte(w.random.IntN(20)), w.number}, Content: [32]byte{byte(w.random.IntN(5) / 4)}}
 	}
 	size := []int{0, 10, 1000, 70_000}[w.random.IntN(4)]
 	if w.random.IntN(100) == 0 {
@@ -163,7 +165,7 @@ func (w *walker) acceptAll() {
 // release releases until there is no more: which lines come first is an engine's own business.
 func (w *walker) release() {
 	w.Helper()
-	name := modelDestinations[w.random.IntN(len(modelDestinations))]
+	name := w.names[w.random.IntN(len(w.names))]
 	limit := 1 + w.random.IntN(3)
 	all := func(s store.Store) (n int) {
 		for range 1000 {
@@ -181,7 +183,7 @@ func (w *walker) release() {
 
 func (w *walker) pause() {
 	w.Helper()
-	name := modelDestinations[w.random.IntN(len(modelDestinations))]
+	name := w.names[w.random.IntN(len(w.names))]
 	if w.random.IntN(2) == 0 {
 		p := store.Pause{At: w.now, Reason: fmt.Sprint(w.random.IntN(100))}
 		w.same("Pause", nil, nil, w.engine.Pause(w.Context(), name, p), w.memory.Pause(w.Context(), name, p))
@@ -192,7 +194,7 @@ func (w *walker) pause() {
 
 func (w *walker) outage() {
 	w.Helper()
-	name := modelDestinations[w.random.IntN(len(modelDestinations))]
+	name := w.names[w.random.IntN(len(w.names))]
 	var o store.Outage
 	if w.random.IntN(2) == 0 {
 		o.Since = w.now
@@ -205,7 +207,7 @@ func (w *walker) outage() {
 
 func (w *walker) record() {
 	w.Helper()
-	pending := due(w, w.memory, modelDestinations[w.random.IntN(len(modelDestinations))], store.Cursor{}, 5)
+	pending := due(w, w.memory, w.names[w.random.IntN(len(w.names))], store.Cursor{}, 5)
 	if len(pending) == 0 {
 		return
 	}
@@ -279,8 +281,8 @@ func (w *walker) steer() {
 func (w *walker) list() {
 	w.Helper()
 	var f store.Filter
-	if w.random.IntN(2) == 0 {
-		f.Destination = modelDestinations[w.random.IntN(len(modelDestinations))]
+	if w.number > 0 || w.random.IntN(2) == 0 { // of those that others make at the same time it knows nothing
+		f.Destination = w.names[w.random.IntN(len(w.names))]
 	}
 	if w.random.IntN(2) == 0 {
 		f.State = store.State(1 + w.random.IntN(4))
@@ -308,10 +310,10 @@ func (w *walker) list() {
 
 func (w *walker) due() {
 	w.Helper()
-	name := modelDestinations[w.random.IntN(len(modelDestinations))]
+	name := w.names[w.random.IntN(len(w.names))]
 	var after store.Cursor
 	if w.random.IntN(2) == 0 {
-		after.DueAt = start.Add(time.Duration(w.random.Int64N(int64(w.now.Sub(start)) + 1)))
+		after.DueAt = start.Add(time.Duration(w.random.Int64N(int64(max(w.now.Sub(start), 0)) + 1)))
 	}
 	limit := 1 + w.random.IntN(20)
 	what := fmt.Sprintf("Due(%q, %v, %d)", name, after.DueAt, limit)

@@ -1,90 +1,19 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
 	"math/big"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
-
-// crashRounds is how many times TestCrash kills the relay: CRASH_ROUNDS, or a few. make test-crash
-// asks for many.
-func crashRounds(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("CRASH_ROUNDS")
-	if text == "" {
-		return 6
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("CRASH_ROUNDS: %q is not a positive number", text)
-	}
-	return n
-}
-
-// TestCrash kills the real process at random moments under load, again and again over one store: whatever was
-// answered with 202 must reach the receiver, unaltered, under the id of the answer.
-func TestCrash(t *testing.T) {
-	far := newFarEnd(t, "127.0.0.21", "crash.test")
-	dir := t.TempDir()
-	ingest, admin := freeAddresses(t)
-	config := filepath.Join(dir, "postern.yaml")
-	writeFile(t, config, far.config(ingest, admin, filepath.Join(dir, "data"),
-		"retry: {attempts: 100, first: 50ms, max: 500ms, factor: 2}"))
-
-	accepted := map[string]string{} // the body posted, by the id answered
-	client := &http.Client{Timeout: 10 * time.Second}
-	defer client.CloseIdleConnections()
-	rounds := crashRounds(t)
-	for round := range rounds {
-		relay := startPostern(t, admin, "run", "--config", config)
-		far.Outage(round%3 == 2) // so that retries are pending at the kill
-		stop := loadUntilDead(t, client, "http://"+ingest+"/to/far", round, accepted)
-		time.Sleep(time.Duration(randomInt(t, 400)) * time.Millisecond) // the moment is what varies
-		relay.kill(t)
-		stop()
-	}
-
-	far.Outage(false)
-	relay := startPostern(t, admin, "run", "--config", config)
-	deadline := time.Now().Add(90 * time.Second)
-	for !far.has(accepted) && time.Now().Before(deadline) {
-		time.Sleep(20 * time.Millisecond)
-	}
-	relay.stop(t)
-
-	if len(accepted) < rounds {
-		t.Errorf("only %d messages were accepted in %d rounds: this tests nothing", len(accepted), rounds)
-	}
-	missing, altered := 0, 0
-	for id, body := range accepted {
-		switch m, ok := far.Message(id); {
-		case !ok:
-			missing++
-		case string(m.Body) != body:
-			altered++
-		}
-	}
-	stats := far.Stats()
-	if missing > 0 || altered > 0 || stats.Altered > 0 || stats.Unverified > 0 {
-		t.Errorf("of %d accepted, %d are missing and %d altered; %d requests came with another body under an id "+
-			"already taken, %d with a wrong signature", len(accepted), missing, altered, stats.Altered, stats.Unverified)
-	}
-	t.Logf("%d kills, %d accepted, %d missing, %d altered, %d arrived again under the same id",
-		rounds, len(accepted), missing, altered, stats.Duplicates)
-}
 
 // loadUntilDead posts from eight goroutines until the relay no longer answers, and notes what it accepted. The
 // returned func waits for them.
@@ -165,8 +94,8 @@ func startPostern(t *testing.T, admin string, args ...string) *process {
 // launchPostern runs the program as a process of its own. What is left of it is killed at the end of the test.
 func launchPostern(t *testing.T, args ...string) *process {
 	t.Helper()
-	// The test binary itself, under another name; a long run behind a make target names the real one.
-	return launch(t, exec.Command(cmp.Or(os.Getenv("CRASH_BINARY"), "postern"), args...))
+	// The test binary itself, under another name.
+	return launch(t, exec.Command("postern", args...))
 }
 
 // launch is launchPostern for a command that becomes the program.
