@@ -93,11 +93,12 @@ type Store struct {
 	commitTxn  func(*badger.Txn) error
 	metrics    *metrics
 
-	lock *os.File
-	dir  *os.File // Badger's folder, to sync it
-	db   *database
-	keys *keyring
-	side *sideFile
+	lock         *os.File
+	dir          *os.File  // Badger's folder, to sync it
+	folderSynced time.Time // of the latest change of it whose entries are on disk; zero: not known. Owned by the committer
+	db           *database
+	keys         *keyring
+	side         *sideFile
 
 	maxGroupSize    int64
 	maxGroupEntries int64
