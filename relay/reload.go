@@ -51,6 +51,15 @@ func (r *Relay) LastReload() Reloaded {
 	return r.reloads.last
 }
 
+// Destinations returns how many there are by the plan in force, 0 before Run.
+func (r *Relay) Destinations() int {
+	p := r.plan.Load()
+	if p == nil {
+		return 0
+	}
+	return len(p.destinations)
+}
+
 func (r *Relay) reload(ctx context.Context, by trigger) error {
 	r.reloads.turn.Lock()
 	defer r.reloads.turn.Unlock()

@@ -16,6 +16,7 @@ func child(name string, args []string) error {
 		"bound-file":   {1, func(a []string) error { return serveFile(a[0]) }},
 		"bound-badger": {1, func(a []string) error { return serveBadger(a[0]) }},
 		"bound-relay":  {3, func(a []string) error { return serveRelay(a[0], a[1], a[2]) }},
+		"bound-drain":  {5, func(a []string) error { return drainRelay(a[0], a[1], a[2], a[3], a[4]) }},
 		"bound-client": {4, func(a []string) error { return postBare(a[0], a[1], a[2], a[3]) }},
 	}
 	c, ok := children[name]

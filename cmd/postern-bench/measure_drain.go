@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// measureDrain compares the drain of a backlog with a client that only posts. The backlog is made while the
-// destination is not enabled.
+// measureDrain compares the drain of a backlog with a client that only posts, and with the ideal relay, which has to read
+// and delete as well. The backlog is made while the destination is not enabled.
 func measureDrain(ctx context.Context, b *bench) ([]figure, error) {
 	got := samples{}
 	for round := range b.rounds {
@@ -20,8 +20,15 @@ func measureDrain(ctx context.Context, b *bench) ([]figure, error) {
 					return err
 				},
 				func() error {
-					bare, err := b.bare(ctx, host, b.backlog)
+					bare, err := b.bare(ctx, "bound-client", host, b.backlog)
 					got.add("bare "+host, bare)
+					return err
+				},
+				func() error {
+					folder := b.folder("drain")
+					defer removeAll(folder)
+					ideal, err := b.bare(ctx, "bound-drain", host, b.backlog, folder)
+					got.add("ideal "+host, ideal)
 					return err
 				},
 			}
@@ -34,10 +41,11 @@ func measureDrain(ctx context.Context, b *bench) ([]figure, error) {
 	}
 	var figures []figure
 	for _, p := range []struct{ host, name string }{{hostH1, "HTTP/1.1"}, {hostH2, "HTTP/2"}} {
-		figures = append(figures, figure{
-			Name: fmt.Sprintf("drain of %s pending, %s", grouped(int64(b.backlog)), p.name), Unit: "/s",
-			Postern: got.median("postern " + p.host), Bound: got.median("bare " + p.host), BoundName: "(c) bare client", Goal: ratioAtLeast(0.8),
-		})
+		f := figure{Name: fmt.Sprintf("drain of %s pending, %s", grouped(int64(b.backlog)), p.name), Unit: "/s", Postern: got.median("postern " + p.host)}
+		f.Bound, f.BoundName, f.Goal = got.median("bare "+p.host), "(c) bare client", ratioAtLeast(0.8)
+		figures = append(figures, f)
+		f.Bound, f.BoundName, f.Goal = got.median("ideal "+p.host), "(d) the ideal relay", goal{}
+		figures = append(figures, f)
 	}
 	return figures, nil
 }
@@ -64,12 +72,14 @@ func (b *bench) drain(ctx context.Context, host string, n int) (float64, error) 
 	return rate(n, arrived.Reached.Sub(arrived.First)), err
 }
 
-// bare returns how many a second arrive from a bare client.
-func (b *bench) bare(ctx context.Context, host string, n int) (float64, error) {
+// bare returns how many a second arrive from a bound that posts n bodies. before are its arguments ahead of those that all
+// have.
+func (b *bench) bare(ctx context.Context, bound, host string, n int, before ...string) (float64, error) {
 	if err := b.sink.expect(ctx, n); err != nil {
 		return 0, err
 	}
-	p, err := spawn(ctx, exec.CommandContext(ctx, b.self, "bound-client", b.sink.caFile, host, strconv.Itoa(n), strconv.Itoa(b.bodySize)))
+	args := append(append([]string{bound}, before...), b.sink.caFile, host, strconv.Itoa(n), strconv.Itoa(b.bodySize))
+	p, err := spawn(ctx, exec.CommandContext(ctx, b.self, args...))
 	if err != nil {
 		return 0, err
 	}

@@ -29,7 +29,12 @@ func testSpace(t *testing.T, v *volume) {
 	app := s.load(chance, l, 4, plainPosts("far", "space", 500))
 	waitUntil(t, 20*time.Second, "messages are accepted", func() bool { return l.count() > 20 })
 
-	shortages := 0
+	// without takes room away, and waits until ingest has noticed that.
+	without := func(name string, take func()) {
+		earlier := l.refusedWith(http.StatusInsufficientStorage)
+		take()
+		waitUntil(t, 20*time.Second, "ingest answers 507 without "+name, func() bool { return l.refusedWith(http.StatusInsufficientStorage) > earlier })
+	}
 	for round := range pick(1, 5) {
 		for name, take := range map[string]func(){
 			"space": func() { v.fill(180 * mib) }, "inodes": func() { v.fillInodes(40) },
@@ -37,8 +42,7 @@ func testSpace(t *testing.T, v *volume) {
 			far.Outage(true)
 			before := l.count()
 			waitUntil(t, 20*time.Second, "messages pile up", func() bool { return l.count() >= before+20 })
-			take()
-			waitUntil(t, 20*time.Second, "ingest answers 507 without "+name, func() bool { return l.refusedWith(http.StatusInsufficientStorage) > shortages })
+			without(name, take)
 			if s.isReady() {
 				t.Errorf("round %d: ready without %s", round, name)
 			}
@@ -48,14 +52,12 @@ func testSpace(t *testing.T, v *volume) {
 			if got := l.count() - none; got > 4 { // those in flight when it was taken
 				t.Errorf("%d messages were accepted without %s", got, name)
 			}
-			shortages = l.refusedWith(http.StatusInsufficientStorage)
 			again := l.count()
 			v.clear()
 			waitUntil(t, 20*time.Second, "messages are accepted with room again", func() bool { return l.count() > again+20 })
 		}
 		// To the last byte, slowly enough to be seen: nothing dies of it, for nothing is written.
-		v.fill(60 * mib)
-		waitUntil(t, 20*time.Second, "ingest answers 507", func() bool { return l.refusedWith(http.StatusInsufficientStorage) > shortages })
+		without("space", func() { v.fill(60 * mib) })
 		v.fill(0)
 		time.Sleep(pick(300*time.Millisecond, 10*time.Second))
 		if p.ended() {
@@ -63,8 +65,7 @@ func testSpace(t *testing.T, v *volume) {
 		}
 		again := l.count()
 		v.clear()
-		waitUntil(t, 20*time.Second, "messages are accepted with room again", func() bool { return l.count() > again })
-		shortages = l.refusedWith(http.StatusInsufficientStorage)
+		waitUntil(t, 20*time.Second, "messages are accepted with room again", func() bool { return l.count() > again+20 })
 	}
 	app.stop()
 	tally := s.settle(l, 60*time.Second)

@@ -21,6 +21,9 @@ import (
 
 // TestMain makes the folder that holds the programs under test, and removes it at the end.
 func TestMain(m *testing.M) {
+	if address := os.Getenv(crowdAddress); address != "" {
+		os.Exit(beCrowd(address, os.Getenv(crowdNumber), os.Getenv(crowdText)))
+	}
 	dir, err := os.MkdirTemp("", "postern-faults-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

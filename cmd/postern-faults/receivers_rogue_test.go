@@ -16,8 +16,9 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// rogueLife bounds a connection of a rogue: longer than any attempt, so that what ends one is never the rogue.
-const rogueLife = 2 * time.Minute
+// rogueLife bounds a connection of a rogue: longer than the test, so that what ends an attempt, or a connection that has
+// served some of them, is never the rogue.
+const rogueLife = time.Hour
 
 // endless bounds what is written without end, so that a relay that reads all of it fails the test and not the machine.
 const endless = 32 << 20

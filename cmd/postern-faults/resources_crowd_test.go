@@ -23,8 +23,13 @@ type crowd struct {
 // refuses is left out. They are closed at the end of the test. The number is below the limit of this process.
 func gather(t *testing.T, address string, n int, text string) *crowd {
 	t.Helper()
-	c := &crowd{}
+	c := openCrowd(address, n, text)
 	t.Cleanup(c.disperse)
+	return c
+}
+
+func openCrowd(address string, n int, text string) *crowd {
+	c := &crowd{}
 	const openers = 16
 	var work sync.WaitGroup
 	for o := range openers {
@@ -92,16 +97,23 @@ func (c *crowd) disperse() {
 // allow raises the limit of this process on descriptors, which its children inherit.
 func allow(t *testing.T, files uint64) {
 	t.Helper()
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+	if err := raise(files); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func raise(files uint64) error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
 	if limit.Cur >= files {
-		return
+		return nil
 	}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files, Max: max(files, limit.Max)}); err != nil {
-		t.Fatalf("raise the limit on descriptors to %d (needs root, or ulimit -n): %v", files, err)
+		return fmt.Errorf("raise the limit on descriptors to %d (needs root, or ulimit -n): %w", files, err)
 	}
+	return nil
 }
 
 // limited is a wrap that gives the relay so many descriptors.

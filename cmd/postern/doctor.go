@@ -89,7 +89,11 @@ func (p *program) doctor(ctx context.Context, d *doctor, only []string) error {
 		d.openFiles(cfg)
 	}
 	d.clock()
-	d.memory()
+	destinations := 0
+	if cfg != nil {
+		destinations = len(cfg.Destinations)
+	}
+	d.memory(destinations)
 	if plan != nil {
 		runs, trouble := d.store(ctx, cfg, plan)
 		served := d.listen(ctx, cfg, runs)

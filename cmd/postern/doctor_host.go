@@ -106,11 +106,11 @@ func (d *doctor) openFiles(cfg *config.Config) {
 // memoryBeside is what a busy relay takes beside the Go heap: code, stacks, maps of files.
 const memoryBeside = 64 << 20
 
-// memory compares the limit of the container with that of the heap.
-func (d *doctor) memory() {
+// memory compares the limit of the container with that of the heap, for so many destinations.
+func (d *doctor) memory(destinations int) {
 	heap := d.host.heap()
 	if d.getenv("GOMEMLIMIT") == "" {
-		heap = memoryLimit // as run sets it
+		heap = heapLimit(destinations) // as run sets it
 	}
 	limit, limited := d.host.memory()
 	text := "the heap is kept to " + amount(heap)

@@ -91,7 +91,7 @@ func (p *program) restore(ctx context.Context, file string, o restoreOptions) er
 		do = badgerstore.CheckBackup
 	} else {
 		syscall.Umask(0o077)
-		p.limitMemory()
+		p.limitMemory(0)
 	}
 	got, err := do(ctx, from)
 	if errors.Is(err, badgerstore.ErrNotEmpty) {

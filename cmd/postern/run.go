@@ -21,9 +21,17 @@ import (
 	"github.com/postern-relay/postern/store/badgerstore"
 )
 
-// memoryLimit makes the collector work harder rather than let a sidecar grow: compactions of the store allocate
-// and drop tens of megabytes each. It is a soft limit, in bytes; GOMEMLIMIT in the environment sets another.
-const memoryLimit = 128 << 20
+// The soft limit on the Go heap, in bytes, makes the collector work harder rather than let a sidecar grow: compactions of
+// the store allocate and drop tens of megabytes each. A destination that is busy has connections, a window of its queue, and
+// requests in flight; without room for those of many, the collector would take all the time. GOMEMLIMIT in the environment
+// sets another limit.
+const (
+	memoryLimit       = 96 << 20
+	destinationMemory = 128 << 10 // of each destination
+)
+
+// heapLimit is the limit of a relay with so many destinations.
+func heapLimit(destinations int) int64 { return memoryLimit + int64(destinations)*destinationMemory }
 
 // spareThreads is how many goroutines may run beside one for each core. The committer is in a system call most of the
 // time, where it counts as running until the scheduler notices, which takes some milliseconds when there is little to do.
@@ -39,9 +47,9 @@ func (p *program) useCores() {
 }
 
 // limitMemory sets the limit for this process.
-func (p *program) limitMemory() {
+func (p *program) limitMemory(destinations int) {
 	if p.getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+		debug.SetMemoryLimit(heapLimit(destinations))
 	}
 }
 
@@ -103,7 +111,7 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 	log := newLogger(p.stderr, cfg.Log.Format, current)
 	defer func() { _ = log.Sync() }() // a terminal or a pipe has nothing to sync, and says so
 	defer adoptStandardLog(log.Named("library"))()
-	p.limitMemory()
+	p.limitMemory(len(plan.Destinations()))
 	p.useCores()
 	version, commit := versionOf(debug.ReadBuildInfo())
 	log.Info("starting", zap.String("version", version), zap.String("commit", commit),
@@ -148,7 +156,10 @@ func (p *program) serve(ctx context.Context, o runOptions) (err error) {
 		Plan: plan, Store: st, Backups: st, Drain: o.drain, Log: log, Level: &current, Hangups: hangups, Follow: true, Version: version,
 		Metrics: registry, Sockets: sockets,
 	}
-	r.OnPhase = func(phase relay.Phase) { boss.phase(phase, r.LastReload()) }
+	r.OnPhase = func(phase relay.Phase) {
+		p.limitMemory(r.Destinations()) // a reload may have brought many
+		boss.phase(phase, r.LastReload())
+	}
 	watching, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // the drain is watched as well
 	var watchdog sync.WaitGroup
 	watchdog.Go(func() { boss.watch(watching, r.Alive) })

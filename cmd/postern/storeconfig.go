@@ -112,7 +112,7 @@ func (p *program) openStopped(o badgerstore.Options) (*badgerstore.Store, error)
 // they are.
 func (p *program) openAlone(o badgerstore.Options) (*badgerstore.Store, error) {
 	syscall.Umask(0o077)
-	p.limitMemory()
+	p.limitMemory(0)
 	log := newLogger(p.stderr, "auto", zap.NewAtomicLevelAt(zap.WarnLevel))
 	o.MaxPending, o.Log = 1<<40, log.Named("store")
 	return badgerstore.Open(o)

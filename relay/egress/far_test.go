@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,9 +48,19 @@ func (f *farEnd) listen(t testing.TB) net.Listener {
 	if err != nil {
 		t.Fatalf("listen (port 443 needs root or CAP_NET_BIND_SERVICE): %v", err)
 	}
-	t.Cleanup(func() { l.Close() })
-	return l
+	once := onceListener{l, sync.OnceValue(l.Close)}
+	t.Cleanup(func() { once.Close() })
+	return once
 }
+
+// onceListener is a listener whose address is free when Close returns. A second Close of net's own returns at once, while
+// the first may still be on its way.
+type onceListener struct {
+	net.Listener
+	close func() error
+}
+
+func (l onceListener) Close() error { return l.close() }
 
 func (f *farEnd) issue(t testing.TB, hosts ...string) tls.Certificate {
 	t.Helper()

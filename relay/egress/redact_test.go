@@ -18,19 +18,19 @@ func TestRenderedBodyOnRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	const template = `{"event":"e","card":{{ .Body }}}`
-	long := `{"number":4111,"pad":"` + strings.Repeat("p", 80<<10) + `"}`
+	long := `{"number":4111222233334444,"pad":"` + strings.Repeat("p", 80<<10) + `"}`
 	for _, c := range []struct {
 		name, posted string
 		change       func(*egress.Options)
 		want         string
 		truncated    bool
 	}{
-		{"as it was sent", `{"number":4111}`, nil, `{"event":"e","card":{"number":4111}}`, false},
-		{"redacted", `{"number":4111}`, func(o *egress.Options) { o.Redact = []*match.Path{number} }, `{"event":"e","card":{"number":"***"}}`, false},
+		{"as it was sent", `{"number":4111222233334444}`, nil, `{"event":"e","card":{"number":4111222233334444}}`, false},
+		{"redacted", `{"number":4111222233334444}`, func(o *egress.Options) { o.Redact = []*match.Path{number} }, `{"event":"e","card":{"number":"***"}}`, false},
 		{"redacted before it is cut", long, func(o *egress.Options) { o.Redact = []*match.Path{number} },
 			(`{"event":"e","card":{"number":"***","pad":"` + strings.Repeat("p", 80<<10))[:64<<10], true},
 		{"cut", long, nil, (`{"event":"e","card":` + long)[:64<<10], true},
-		{"not kept", `{"number":4111}`, func(o *egress.Options) { o.OmitBody = true }, "", true},
+		{"not kept", `{"number":4111222233334444}`, func(o *egress.Options) { o.OmitBody = true }, "", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := f.sender(t, func(o *egress.Options) {
@@ -76,17 +76,17 @@ func TestAnswersAreRedacted(t *testing.T) {
 		truncated    bool
 		text         string // in the error
 	}{
-		{"a value", `{"card":{"number":"4111"},"id":1}`, nil, store.ClassOK, `{"card":{"number":"***"},"id":1}`, false, ""},
-		{"a text", "card 4111", nil, store.ClassOK, "card 4111", false, ""},
-		{"more than is kept", `{"pad":"` + pad + `","card":{"number":"4111"}}`, nil, store.ClassOK, (`{"pad":"` + pad)[:16<<10], true, ""},
-		{"a value where the record ends", `{"pad":"` + pad[:16300] + `","card":{"number":"` + strings.Repeat("4111", 100) + `"}}`, nil, store.ClassOK,
+		{"a value", `{"card":{"number":"4111222233334444"},"id":1}`, nil, store.ClassOK, `{"card":{"number":"***"},"id":1}`, false, ""},
+		{"a text", "card 4111222233334444", nil, store.ClassOK, "card 4111222233334444", false, ""},
+		{"more than is kept", `{"pad":"` + pad + `","card":{"number":"4111222233334444"}}`, nil, store.ClassOK, (`{"pad":"` + pad)[:16<<10], true, ""},
+		{"a value where the record ends", `{"pad":"` + pad[:16300] + `","card":{"number":"` + strings.Repeat("4111222233334444", 25) + `"}}`, nil, store.ClassOK,
 			`{"pad":"` + pad[:16300] + `","card":{"number":"***"}}`, false, ""},
-		{"more than is read", `{"card":{"number":"4111"},"pad":"` + huge + `"}`, nil, store.ClassOK, `"***"`, true, ""},
+		{"more than is read", `{"card":{"number":"4111222233334444"},"pad":"` + huge + `"}`, nil, store.ClassOK, `"***"`, true, ""},
 		{"an expectation sees what is not recorded", `{"status":"fine"}`, func(o *egress.Options) { o.Expect = expect("$.status", "fine") },
 			store.ClassOK, `{"status":"***"}`, false, ""},
-		{"and does not tell it", `{"status":"4111"}`, func(o *egress.Options) { o.Expect = expect("$.status", "fine") },
+		{"and does not tell it", `{"status":"4111222233334444"}`, func(o *egress.Options) { o.Expect = expect("$.status", "fine") },
 			store.ClassExpect, `{"status":"***"}`, false, `"***"`},
-		{"nor where it happens to match", `{"status":"4111"}`, func(o *egress.Options) { o.Expect = expect("$.status", "***") },
+		{"nor where it happens to match", `{"status":"4111222233334444"}`, func(o *egress.Options) { o.Expect = expect("$.status", "***") },
 			store.ClassExpect, `{"status":"***"}`, false, "what is not recorded"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -106,7 +106,7 @@ func TestAnswersAreRedacted(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !strings.Contains(a.Error, c.text) || strings.Contains(string(text), "4111") {
+			if !strings.Contains(a.Error, c.text) || strings.Contains(string(text), "4111222233334444") {
 				t.Errorf("got error %q and record %.300s, want %q and no number", a.Error, text, c.text)
 			}
 		})

@@ -96,7 +96,8 @@ func (r *runner) takeChange() (over bool) {
 func (r *runner) settle(next *Lane, receiver Receiver) {
 	before, at := r.pace, time.Since(r.began)
 	r.settings, r.concurrency = next, next.concurrency()
-	r.window.size = windowSize(r.concurrency)
+	r.window.least = windowSize(r.concurrency)
+	r.window.size = max(r.window.size, r.window.least)
 	r.pace = newPace(next, r.concurrency)
 	r.pace.follow(before, at)
 	if receiver == SameReceiver {

@@ -37,7 +37,6 @@ import (
 const (
 	defaultConcurrency = 16
 	defaultDrain       = 10 * time.Second
-	minWindow          = 64
 )
 
 // Lane is the queue of one destination. Set its fields, then call Run once. Wake and Stats may be called at any

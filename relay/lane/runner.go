@@ -133,7 +133,7 @@ func (r *runner) takeWoken() {
 // copy of it that may have been read is not sent again.
 func (r *runner) fill(ctx context.Context) error {
 	for r.readAgain == nil && ctx.Err() == nil {
-		after, limit, ok := r.window.wants()
+		after, limit, ok := r.window.wants(time.Since(r.began))
 		if !ok {
 			return nil
 		}
@@ -247,6 +247,7 @@ func (r *runner) recheck() {
 	}
 	r.rechecked = now
 	r.steps.Look(now, time.Now())
+	r.window.fit(time.Since(r.began)) // a lane that is held now gives memory back
 	r.window.wake(store.Cursor{DueAt: now.Add(-recheckSpan).Truncate(time.Millisecond)}, store.Cursor{DueAt: forever})
 }
 

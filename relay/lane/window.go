@@ -7,6 +7,14 @@ import (
 	"github.com/postern-relay/postern/store"
 )
 
+// How many deliveries a window holds: what a lane takes in spanAhead, but at least four for each attempt that may be in
+// flight, and at most mostWaiting. To read a few of them from the store takes about as long as to read hundreds.
+const (
+	minWindow   = 64
+	mostWaiting = 512
+	spanAhead   = 200 * time.Millisecond
+)
+
 // gapPage is how many deliveries are read at once to close a gap. It is small, because behind the one or two new
 // deliveries there may be nothing but retries that are known already.
 const gapPage = 32
@@ -29,7 +37,10 @@ var forever = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
 // before others that have been read already. Each accept therefore wakes the lane with its own place, and what lies
 // between the first and the last of these places is read again.
 type window struct {
+	least   int                                 // for size
 	size    int                                 // most deliveries waiting
+	taken   int                                 // since fitted
+	fitted  time.Duration                       // when size was set, since the beginning of Run
 	items   []store.Delivery                    // waiting, in queue order
 	waiting map[store.DeliveryID]store.Cursor   // where in items
 	flying  map[store.DeliveryID]*flight        // taken, and not landed
@@ -59,6 +70,7 @@ type span struct {
 
 func newWindow(size int) *window {
 	return &window{
+		least:   size,
 		size:    size,
 		waiting: make(map[store.DeliveryID]store.Cursor),
 		flying:  make(map[store.DeliveryID]*flight),
@@ -87,15 +99,24 @@ func (w *window) wake(first, last store.Cursor) {
 }
 
 // wants says what to read from the store, if anything: first the gap, then what follows when half of the window has
-// been used up.
-func (w *window) wants() (after store.Cursor, limit int, ok bool) {
+// been used up. at counts from the beginning of Run.
+func (w *window) wants(at time.Duration) (after store.Cursor, limit int, ok bool) {
 	switch {
 	case w.gap.open:
 		return w.gap.lo, gapPage, true
 	case !w.all && len(w.items) <= w.size/2:
-		return w.horizon, w.size - len(w.items), true
+		w.fit(at)
+		return w.horizon, w.size - len(w.items), len(w.items) <= w.size/2
 	}
 	return store.Cursor{}, 0, false
+}
+
+// fit makes the size follow the pace since the last time.
+func (w *window) fit(at time.Duration) {
+	pace := float64(w.taken) * float64(spanAhead) / float64(max(at-w.fitted, time.Microsecond))
+	w.size = max(w.least, int(min(pace, mostWaiting)))
+	w.taken, w.fitted = 0, at
+	w.trim()
 }
 
 // read takes what the store has for the place and limit that wants returned. The store must have been asked after
@@ -170,6 +191,7 @@ func (w *window) take(now time.Time) (*flight, bool) {
 	f := &flight{before: w.items[0]}
 	w.items[0] = store.Delivery{}
 	w.items = w.items[1:]
+	w.taken++
 	delete(w.waiting, f.before.ID)
 	w.flying[f.before.ID] = f
 	return f, true

@@ -69,7 +69,7 @@ func TestAReplayThatCameBetweenRecordAndLandingReplacesTheRetry(t *testing.T) {
 	if got, ok := w.take(retry.DueAt); ok {
 		t.Errorf("took %+v, which the replay has replaced", got.before)
 	}
-	if _, _, ok := w.wants(); !ok {
+	if _, _, ok := w.wants(0); !ok {
 		t.Error("got nothing to read, want the replay")
 	}
 }
@@ -103,7 +103,7 @@ func (m *model) after(c store.Cursor, limit int) []store.Delivery {
 
 func (m *model) fill() {
 	for range 1000 {
-		after, limit, ok := m.w.wants()
+		after, limit, ok := m.w.wants(m.now.Sub(epoch))
 		if !ok {
 			return
 		}
@@ -128,6 +128,9 @@ func (m *model) step(op, x byte) {
 		m.fill()
 	case 3: // time goes by
 		m.now = m.now.Add(time.Duration(x%32) * time.Millisecond)
+		if x >= 0xe0 {
+			m.w.fit(m.now.Sub(epoch))
+		}
 	case 4: // something is taken
 		m.fill()
 		if f, ok := m.w.take(m.now); ok {

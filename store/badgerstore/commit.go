@@ -88,7 +88,7 @@ func (g *group) put(key, value []byte) {
 	case kindEnded:
 		g.ended = append(g.ended, key)
 	case kindMessage:
-		g.messages = append(g.messages, changedMessage{store.MessageID(key[1:]), value[1 : len(value)-crc32.Size]})
+		g.messages = append(g.messages, changedMessage{id: store.MessageID(key[1:]), content: value[1 : len(value)-crc32.Size]})
 	}
 	g.writes++
 	g.size += int64(len(key)+len(value)) + entryOverhead

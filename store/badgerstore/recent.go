@@ -14,7 +14,7 @@ import (
 const (
 	recentSize   = 2 << 20  // bytes of records in one of two generations
 	recentRecord = 16 << 10 // bytes of the longest record that is kept
-	readAhead    = 64       // messages that are read ahead at most
+	readAhead    = 1 << 20  // bytes of records that are read ahead at once, about
 	readAheadMin = 4        // fewer are found as fast one by one
 	skipAhead    = 4        // messages of others that are passed over rather than sought past
 )
@@ -24,7 +24,7 @@ const (
 // What it holds is what the database holds: it follows each group, and forgets the older half when it is full.
 type recent struct {
 	mu         sync.Mutex // guards the fields below
-	young, old map[store.MessageID][]byte
+	young, old map[store.MessageID]changedMessage
 	size       int // bytes that were added to young
 	previews   map[*preview]struct{}
 }
@@ -32,22 +32,23 @@ type recent struct {
 // preview is one reading ahead. Its snapshot may be older than what recent knows of a message by its end.
 type preview struct{ changed map[store.MessageID]bool }
 
-// changedMessage is what a group has made of the record of a message; nil if it was deleted.
+// changedMessage is the record of a message as a group has made it, or as it was read ahead.
 type changedMessage struct {
 	id      store.MessageID
-	content []byte
+	content []byte // nil if it was deleted; nobody changes it
+	queued  bool   // one of its deliveries was in the queue: so the batch that it came with is decided
 }
 
 func newRecent() *recent {
-	return &recent{young: make(map[store.MessageID][]byte), previews: make(map[*preview]struct{})}
+	return &recent{young: make(map[store.MessageID]changedMessage), previews: make(map[*preview]struct{})}
 }
 
-// get returns the content of a record, which nobody changes, or nil.
-func (r *recent) get(id store.MessageID) []byte {
+// get returns what is kept of a message; its content is nil if that is nothing.
+func (r *recent) get(id store.MessageID) changedMessage {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if content, ok := r.young[id]; ok {
-		return content
+	if m, ok := r.young[id]; ok {
+		return m
 	}
 	return r.old[id]
 }
@@ -62,21 +63,21 @@ func (r *recent) update(changes []changedMessage) {
 	for _, c := range changes {
 		delete(r.young, c.id)
 		delete(r.old, c.id)
-		r.addLocked(c.id, c.content)
+		r.addLocked(c)
 		for p := range r.previews {
 			p.changed[c.id] = true
 		}
 	}
 }
 
-func (r *recent) addLocked(id store.MessageID, content []byte) {
-	if content == nil || len(content) > recentRecord {
+func (r *recent) addLocked(m changedMessage) {
+	if m.content == nil || len(m.content) > recentRecord {
 		return
 	}
-	if r.size += len(content); r.size > recentSize {
-		r.young, r.old, r.size = make(map[store.MessageID][]byte, len(r.young)), r.young, len(content)
+	if r.size += len(m.content); r.size > recentSize {
+		r.young, r.old, r.size = make(map[store.MessageID]changedMessage, len(r.young)), r.young, len(m.content)
 	}
-	r.young[id] = content
+	r.young[m.id] = m
 }
 
 // begin begins a reading ahead, before its snapshot is taken. The caller ends it.
@@ -95,25 +96,38 @@ func (r *recent) end(p *preview, found []changedMessage) {
 	delete(r.previews, p)
 	for _, m := range found {
 		if !p.changed[m.id] {
-			r.addLocked(m.id, m.content)
+			r.addLocked(m)
 		}
 	}
 }
 
-// missing returns the messages of deliveries due at now that are not kept, in the order of their ids.
+// missing returns the messages of deliveries due at now that are not kept, in the order of their ids. Of those that are kept
+// it notes that they were in the queue.
 func (r *recent) missing(due []store.Delivery, now time.Time) []store.MessageID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var ids []store.MessageID
-	for _, d := range due[:min(len(due), readAhead)] {
+	for _, d := range due {
 		id := d.ID.Message()
-		if d.DueAt.After(now) || r.young[id] != nil || r.old[id] != nil {
+		if d.DueAt.After(now) {
 			continue
 		}
-		ids = append(ids, id)
+		if !queuedIn(r.young, id) && !queuedIn(r.old, id) {
+			ids = append(ids, id)
+		}
 	}
 	slices.SortFunc(ids, func(a, b store.MessageID) int { return bytes.Compare(a[:], b[:]) })
 	return slices.Compact(ids)
+}
+
+// queuedIn notes that a message was in the queue, and reports whether it is kept in a generation.
+func queuedIn(generation map[store.MessageID]changedMessage, id store.MessageID) bool {
+	m, ok := generation[id]
+	if ok && !m.queued {
+		m.queued = true
+		generation[id] = m
+	}
+	return ok
 }
 
 // readAhead has the messages of what was given out at hand for Load. What cannot be read is left to that.
@@ -123,6 +137,7 @@ func (s *Store) readAhead(due []store.Delivery) {
 		return
 	}
 	var found []changedMessage
+	size := 0
 	p := s.recent.begin()
 	defer func() { s.recent.end(p, found) }()
 	_ = s.db.View(func(txn *view) error {
@@ -154,7 +169,11 @@ func (s *Store) readAhead(due []store.Delivery) {
 				return err
 			}
 			if content, err := txn.open(key, value); err == nil {
-				found = append(found, changedMessage{id, content})
+				found = append(found, changedMessage{id: id, content: content, queued: true})
+				size += len(content)
+			}
+			if size > readAhead {
+				return nil // more of them would push each other out before they are asked for
 			}
 		}
 		return nil
@@ -163,13 +182,13 @@ func (s *Store) readAhead(due []store.Delivery) {
 
 // kept returns a message whose record is kept, with its body, and false if Load has to read it.
 func (s *Store) kept(id store.MessageID) (m store.Message, body []byte, ok bool) {
-	content := s.recent.get(id)
-	if content == nil {
+	recent := s.recent.get(id)
+	if recent.content == nil {
 		return store.Message{}, nil, false
 	}
-	stored, err := decodeMessage(id, content)
-	if err != nil || stored.chunks > 0 || stored.batch != (store.MessageID{}) {
-		return store.Message{}, nil, false // part of it stands elsewhere
+	stored, err := decodeMessage(id, recent.content)
+	if err != nil || stored.chunks > 0 || stored.batch != (store.MessageID{}) && !recent.queued {
+		return store.Message{}, nil, false // part of it stands elsewhere, or it is not accepted yet
 	}
 	return stored.Message, bytes.Clone(stored.body), true
 }

@@ -17,22 +17,22 @@ func numbered(n int) (id store.MessageID) {
 func TestRecent(t *testing.T) {
 	t.Run("a record is as the latest group has left it", func(t *testing.T) {
 		r := newRecent()
-		r.update([]changedMessage{{numbered(1), []byte("first")}, {numbered(2), []byte("other")}})
-		r.update([]changedMessage{{numbered(1), []byte("second")}, {id: numbered(2)}})
-		if got := r.get(numbered(1)); string(got) != "second" {
+		r.update([]changedMessage{{id: numbered(1), content: []byte("first")}, {id: numbered(2), content: []byte("other")}})
+		r.update([]changedMessage{{id: numbered(1), content: []byte("second")}, {id: numbered(2)}})
+		if got := r.get(numbered(1)).content; string(got) != "second" {
 			t.Errorf("got %q, want the second", got)
 		}
-		if got := r.get(numbered(2)); got != nil {
+		if got := r.get(numbered(2)).content; got != nil {
 			t.Errorf("got %q for what was deleted", got)
 		}
 	})
 	t.Run("what has changed during a reading ahead is not taken from its older snapshot", func(t *testing.T) {
 		r := newRecent()
 		p := r.begin()
-		r.update([]changedMessage{{numbered(1), []byte("new")}, {id: numbered(2)}})
-		r.end(p, []changedMessage{{numbered(1), []byte("old")}, {numbered(2), []byte("old")}, {numbered(3), []byte("same")}})
+		r.update([]changedMessage{{id: numbered(1), content: []byte("new")}, {id: numbered(2)}})
+		r.end(p, []changedMessage{{id: numbered(1), content: []byte("old")}, {id: numbered(2), content: []byte("old")}, {id: numbered(3), content: []byte("same")}})
 		for n, want := range map[int]string{1: "new", 2: "", 3: "same"} {
-			if got := r.get(numbered(n)); string(got) != want {
+			if got := r.get(numbered(n)).content; string(got) != want {
 				t.Errorf("message %d: got %q, want %q", n, got, want)
 			}
 		}
@@ -44,8 +44,8 @@ func TestRecent(t *testing.T) {
 		r := newRecent()
 		record := make([]byte, recentRecord)
 		for n := range 10 * recentSize / recentRecord {
-			r.update([]changedMessage{{numbered(n), record}})
-			if r.get(numbered(n)) == nil {
+			r.update([]changedMessage{{id: numbered(n), content: record}})
+			if r.get(numbered(n)).content == nil {
 				t.Fatalf("record %d is not there", n)
 			}
 		}
@@ -55,9 +55,9 @@ func TestRecent(t *testing.T) {
 	})
 	t.Run("a long record is not kept, and takes the place of none", func(t *testing.T) {
 		r := newRecent()
-		r.update([]changedMessage{{numbered(1), []byte("short")}})
-		r.update([]changedMessage{{numbered(1), make([]byte, recentRecord+1)}})
-		if got := r.get(numbered(1)); got != nil {
+		r.update([]changedMessage{{id: numbered(1), content: []byte("short")}})
+		r.update([]changedMessage{{id: numbered(1), content: make([]byte, recentRecord+1)}})
+		if got := r.get(numbered(1)).content; got != nil {
 			t.Errorf("got %d bytes", len(got))
 		}
 	})
@@ -125,4 +125,43 @@ func TestReadAhead(t *testing.T) {
 			t.Errorf("got %d messages", len(got))
 		}
 	})
+}
+
+// A message of a batch is at hand as soon as it is in the queue, and not before.
+func TestReadAheadOfABatch(t *testing.T) {
+	ctx := t.Context()
+	s := mustOpen(t, Options{Path: t.TempDir()})
+	var ids []store.MessageID
+	_, err := s.AcceptAll(ctx, func(yield func(store.Post, error) bool) {
+		for range 20 {
+			m := newMessage(t, "alerts")
+			ids = append(ids, m.ID)
+			if !yield(store.Post{Message: m, Body: []byte("body")}, nil) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	atHand := func() (n int) {
+		for _, id := range ids {
+			if _, body, ok := s.kept(id); ok && string(body) == "body" {
+				n++
+			}
+		}
+		return n
+	}
+	if got := atHand(); got != 0 {
+		t.Errorf("%d messages are at hand that nobody has seen in the queue", got)
+	}
+	for _, when := range []string{"just accepted", "read ahead"} {
+		if _, err := s.Due(ctx, "alerts", store.Cursor{}, 100); err != nil {
+			t.Fatal(err)
+		}
+		if got := atHand(); got != len(ids) {
+			t.Errorf("%s: %d messages are at hand, want %d", when, got, len(ids))
+		}
+		s.recent = newRecent() // as after a restart
+	}
 }

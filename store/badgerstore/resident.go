@@ -14,24 +14,29 @@ import (
 const (
 	trimEvery = 100 * time.Millisecond
 	trimFrom  = 8 << 20 // bytes of mapped files that have come in since the last time
+	trimAgain = 10      // ticks after which a trim that has left much is tried again
 )
 
 // trimLoop trims when mapped files have grown in memory.
 func (s *Store) trimLoop() {
 	ticks := time.NewTicker(trimEvery)
 	defer ticks.Stop()
-	left := int64(0) // by the last trim: the program itself, and logs
-	for {
+	var left, least int64 // by the last trim, and by the best: the program itself, and logs
+	for since := 1; ; since++ {
 		select {
 		case <-ticks.C:
 		case <-s.stop:
 			return
 		}
 		resident, err := mappedResident()
-		if err == nil && resident >= left+trimFrom {
+		if err == nil && (resident >= left+trimFrom || since >= trimAgain && resident >= least+trimFrom) {
 			if err = s.trim(); err == nil {
 				left, err = mappedResident()
 			}
+			if least == 0 || left < least {
+				least = left
+			}
+			since = 0
 		}
 		if err != nil {
 			s.log.Warn("memory of tables is left to the kernel", zap.Error(err))
@@ -43,7 +48,8 @@ func (s *Store) trimLoop() {
 
 // trim takes the tables out of the memory of the process. Their addresses are read from the kernel, so none of them may
 // be unmapped meanwhile: others would be there then, which do not survive this. An iterator holds all that are in use when it
-// begins, and those are the ones that are in use before and after, since no table comes back.
+// begins, and those are the ones that are in use before and after, since no table comes back. What a merge makes is not in
+// use before its end, and may be hundreds of megabytes: it goes another way, which does no harm to whatever is there.
 func (s *Store) trim() error {
 	before := make(map[uint64]bool)
 	for _, t := range s.db.Tables() {

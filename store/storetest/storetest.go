@@ -27,32 +27,22 @@ type Open func(tb testing.TB, o Options) store.Store
 
 // Run runs the whole suite.
 func Run(t *testing.T, open Open) {
-	t.Run("accept", func(t *testing.T) { testAccept(t, open) })
-	t.Run("all", func(t *testing.T) {
-		testAcceptAll(t, open)
-		testAcceptAllKeys(t, open)
-	})
-	t.Run("full", func(t *testing.T) { testFull(t, open) })
-	t.Run("lines", func(t *testing.T) { testLines(t, open) })
-	t.Run("blocking", func(t *testing.T) { testBlocking(t, open) })
-	t.Run("pauses", func(t *testing.T) { testPauses(t, open) })
-	t.Run("outages", func(t *testing.T) { testOutages(t, open) })
-	t.Run("vault", func(t *testing.T) { testVault(t, open) })
-	t.Run("idempotency", func(t *testing.T) { testIdempotency(t, open) })
-	t.Run("queue", func(t *testing.T) { testQueue(t, open) })
-	t.Run("record", func(t *testing.T) { testRecord(t, open) })
-	t.Run("record and accept", func(t *testing.T) { testRecordAndAccept(t, open) })
-	t.Run("history", func(t *testing.T) { testHistory(t, open) })
-	t.Run("deliveries", func(t *testing.T) { testDeliveries(t, open) })
-	t.Run("backlog", func(t *testing.T) { testBacklog(t, open) })
-	t.Run("replay", func(t *testing.T) { testReplay(t, open) })
-	t.Run("cancel", func(t *testing.T) { testCancel(t, open) })
-	t.Run("expedite", func(t *testing.T) { testExpedite(t, open) })
-	t.Run("overtaken", func(t *testing.T) { testOvertaken(t, open) })
-	t.Run("reduce", func(t *testing.T) { testReduce(t, open) })
-	t.Run("sweep", func(t *testing.T) { testSweep(t, open) })
-	t.Run("life", func(t *testing.T) { testLife(t, open) })
-	t.Run("export", func(t *testing.T) { testExport(t, open) })
+	for name, test := range map[string]func(*testing.T, Open){
+		"accept": testAccept, "all": func(t *testing.T, open Open) {
+			testAcceptAll(t, open)
+			testAcceptAllKeys(t, open)
+		},
+		"full": testFull, "lines": testLines, "blocking": testBlocking, "pauses": testPauses, "outages": testOutages,
+		"vault": testVault, "idempotency": testIdempotency, "queue": testQueue, "record": testRecord,
+		"record and accept": testRecordAndAccept, "history": testHistory, "deliveries": testDeliveries,
+		"backlog": testBacklog, "replay": testReplay, "cancel": testCancel, "expedite": testExpedite,
+		"overtaken": testOvertaken, "reduce": testReduce, "sweep": testSweep, "life": testLife, "export": testExport,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // they wait for syncs more than they work
+			test(t, open)
+		})
+	}
 }
 
 var start = time.Date(2026, 3, 14, 15, 9, 26, 535_000_000, time.UTC)
