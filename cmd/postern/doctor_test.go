@@ -235,16 +235,16 @@ func TestDoctorLimits(t *testing.T) {
 	}
 	own := []string{"GOMEMLIMIT=x"}
 	for _, e := range []examined{
-		{rule: "no limit is fine", status: relay.Fine, text: "96 MiB; no other limit"},
-		{rule: "enough is fine", host: memory(160*mib, 1), status: relay.Fine, text: "may have 160 MiB"},
-		{rule: "a little less is a warning", host: memory(160*mib-1, 1), status: relay.Warning, text: "set GOMEMLIMIT to 95MiB"},
-		{rule: "no more than the heap is a problem", host: memory(96*mib, 1), status: relay.Problem, text: "set GOMEMLIMIT to 48MiB or less"},
+		{rule: "no limit is fine", status: relay.Fine, text: "128 MiB; no other limit"},
+		{rule: "enough is fine", host: memory(192*mib, 1), status: relay.Fine, text: "may have 192 MiB"},
+		{rule: "a little less is a warning", host: memory(192*mib-1, 1), status: relay.Warning, text: "set GOMEMLIMIT to 127MiB"},
+		{rule: "no more than the heap is a problem", host: memory(128*mib, 1), status: relay.Problem, text: "set GOMEMLIMIT to 64MiB or less"},
 		{rule: "GOMEMLIMIT of the environment counts", env: own, host: memory(128*mib, 64*mib), status: relay.Fine, text: "kept to 64 MiB"},
 		{rule: "a heap without a limit in a container is a problem", env: own, host: memory(1<<30, math.MaxInt64), status: relay.Problem, text: "no limit"},
 	} {
 		e.want(t, func(d *doctor, _ *config.Config) { d.memory(0) })
 	}
-	many := examined{rule: "each destination adds to the heap", host: memory(256*mib, 1), status: relay.Warning, text: "kept to 221 MiB"}
+	many := examined{rule: "each destination adds to the heap", host: memory(256*mib, 1), status: relay.Warning, text: "kept to 253 MiB"}
 	many.want(t, func(d *doctor, _ *config.Config) { d.memory(1000) })
 }
 

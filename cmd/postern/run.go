@@ -26,7 +26,7 @@ import (
 // requests in flight; without room for those of many, the collector would take all the time. GOMEMLIMIT in the environment
 // sets another limit.
 const (
-	memoryLimit       = 96 << 20
+	memoryLimit       = 128 << 20
 	destinationMemory = 128 << 10 // of each destination
 )
 

@@ -64,7 +64,7 @@ func raceDetector(tb testing.TB) bool {
 // acceptLarge accepts batches of bodies that cannot be compressed, and at the same time of others that almost vanish.
 // Then it prints the most memory that it has had: anonymous and resident, and what the Go runtime had mapped.
 func acceptLarge(path string) int {
-	debug.SetMemoryLimit(96 << 20) // as the program does
+	debug.SetMemoryLimit(128 << 20) // as the program does
 	s, err := Open(Options{Path: path})
 	if err != nil {
 		fmt.Println("error:", err)

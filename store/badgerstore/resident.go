@@ -29,6 +29,7 @@ func (s *Store) trimLoop() {
 			return
 		}
 		resident, err := mappedResident()
+		// What a merge makes cannot be let go before its end.
 		if err == nil && (resident >= left+trimFrom || since >= trimAgain && resident >= least+trimFrom) {
 			if err = s.trim(); err == nil {
 				left, err = mappedResident()
@@ -48,8 +49,7 @@ func (s *Store) trimLoop() {
 
 // trim takes the tables out of the memory of the process. Their addresses are read from the kernel, so none of them may
 // be unmapped meanwhile: others would be there then, which do not survive this. An iterator holds all that are in use when it
-// begins, and those are the ones that are in use before and after, since no table comes back. What a merge makes is not in
-// use before its end, and may be hundreds of megabytes: it goes another way, which does no harm to whatever is there.
+// begins, and those are the ones that are in use before and after, since no table comes back.
 func (s *Store) trim() error {
 	before := make(map[uint64]bool)
 	for _, t := range s.db.Tables() {

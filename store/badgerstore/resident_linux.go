@@ -24,10 +24,9 @@ func mappedResident() (int64, error) {
 	return shared * int64(os.Getpagesize()), nil
 }
 
-// unmapTables takes the pages of the tables in a folder out of the memory of this process, and leaves the mappings
-// (madvise(2), MADV_DONTNEED on a shared mapping of a file). The caller sees to it that none of those that are held is
-// unmapped meanwhile. Of others the pages are given back with MADV_PAGEOUT, which loses nothing, and takes them out of the
-// page cache too; a kernel before Linux 5.4 does not know it, and then they stay.
+// unmapTables takes the pages of the given tables in a folder out of the memory of this process, and leaves the mappings
+// (madvise(2), MADV_DONTNEED on a shared mapping of a file). The caller sees to it that none of the tables is unmapped
+// meanwhile.
 func unmapTables(folder string, held map[uint64]bool) error {
 	folder, err := filepath.Abs(folder)
 	if err == nil {
@@ -43,12 +42,8 @@ func unmapTables(folder string, held map[uint64]bool) error {
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		id, from, to, ok := mappingOf(lines.Text(), folder)
+		from, to, ok := mappingOf(lines.Text(), folder, held)
 		if !ok {
-			continue
-		}
-		if !held[id] {
-			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_PAGEOUT) // or left to the kernel
 			continue
 		}
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {
@@ -61,17 +56,19 @@ func unmapTables(folder string, held map[uint64]bool) error {
 	return nil
 }
 
-// mappingOf takes a line of /proc/self/maps apart (proc_pid_maps(5)), and reports whether it is a shared mapping of a table
-// in a folder, and which.
-func mappingOf(line, folder string) (id uint64, from, to uintptr, ok bool) {
+// mappingOf takes a line of /proc/self/maps apart (proc_pid_maps(5)), and reports whether it is a shared mapping of one of
+// the given tables in a folder.
+func mappingOf(line, folder string, held map[uint64]bool) (from, to uintptr, ok bool) {
 	slash := strings.IndexByte(line, '/')
 	if slash < 0 || filepath.Dir(line[slash:]) != folder {
-		return 0, 0, 0, false
+		return 0, 0, false
 	}
-	id, isTable := table.ParseFileID(line[slash:])
+	if id, isTable := table.ParseFileID(line[slash:]); !isTable || !held[id] {
+		return 0, 0, false
+	}
 	var mode string
-	if n, err := fmt.Sscanf(line[:slash], "%x-%x %s", &from, &to, &mode); !isTable || n != 3 || err != nil {
-		return 0, 0, 0, false
+	if n, err := fmt.Sscanf(line[:slash], "%x-%x %s", &from, &to, &mode); n != 3 || err != nil {
+		return 0, 0, false
 	}
-	return id, from, to, strings.HasSuffix(mode, "s") && from < to
+	return from, to, strings.HasSuffix(mode, "s") && from < to
 }
