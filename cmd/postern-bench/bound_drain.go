@@ -1,7 +1,6 @@
 package main
 
 import (
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -10,16 +9,8 @@ import (
 
 // drainRelay is bound (d) with a backlog: of so many bodies of a size, which it puts into a folder first. It opens that
 // anew, reads them by one iterator, posts them from a pool, and deletes what has arrived by group commit.
-func drainRelay(path, caFile, host, number, size string) error {
-	n, err := strconv.ParseUint(number, 10, 64)
-	if err != nil {
-		return err
-	}
-	bytes, err := strconv.Atoi(size)
-	if err != nil {
-		return err
-	}
-	if err := fillBadger(path, n, bytes); err != nil {
+func drainRelay(path, caFile, host string, n, size int) error {
+	if err := fillBadger(path, n, size); err != nil {
 		return err
 	}
 	g, err := openGroupBadger(path)
@@ -48,7 +39,7 @@ func drainRelay(path, caFile, host, number, size string) error {
 }
 
 // fillBadger puts so many bodies of a size into a folder, and closes it.
-func fillBadger(path string, n uint64, size int) error {
+func fillBadger(path string, n, size int) error {
 	g, err := openGroupBadger(path)
 	if err != nil {
 		return err
@@ -61,7 +52,7 @@ func fillBadger(path string, n uint64, size int) error {
 	for i := range groupMost {
 		writers.Go(func() {
 			bodies := newBodies(size, uint64(i))
-			for number := last.Add(1); number <= n; number = last.Add(1) {
+			for number := last.Add(1); number <= uint64(n); number = last.Add(1) {
 				fatal(g.do(numberKey(number), bodies.append(nil)))
 			}
 		})

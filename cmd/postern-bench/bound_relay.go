@@ -1,7 +1,6 @@
 package main
 
 import (
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -99,25 +98,17 @@ func (g *groupBadger) read(key []byte) (value []byte, err error) {
 }
 
 // postBare is bound (c): it posts so many bodies of a size to the receiver, with as many in flight as Postern has.
-func postBare(caFile, host, number, size string) error {
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil {
-		return err
-	}
-	bytes, err := strconv.Atoi(size)
-	if err != nil {
-		return err
-	}
+func postBare(caFile, host string, n, size int) error {
 	client, err := bareClient(caFile)
 	if err != nil {
 		return err
 	}
 	var left atomic.Int64
-	left.Store(n)
+	left.Store(int64(n))
 	var wg sync.WaitGroup
 	for i := range inFlight {
 		wg.Go(func() {
-			bodies := newBodies(bytes, uint64(i))
+			bodies := newBodies(size, uint64(i))
 			for left.Add(-1) >= 0 {
 				fatal(postOnce(client, host, bodies.append(nil)))
 			}

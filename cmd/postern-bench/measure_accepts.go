@@ -15,23 +15,20 @@ func measureAccepts(ctx context.Context, b *bench) ([]figure, error) {
 	sides := []string{postern, file, badger}
 	key := func(side string, conns int) string { return fmt.Sprintf("%s %d", side, conns) }
 	got := samples{}
-	for round := range b.rounds {
-		for i := range sides {
-			side := sides[(i+round)%len(sides)] // nobody is always the first
-			err := b.withAcceptor(ctx, side, func(p *process) error {
-				for _, conns := range acceptConns {
-					l, err := load{address: p.address, paths: []string{p.path}, conns: conns, bodySize: b.bodySize, duration: b.duration}.run(ctx)
-					if err != nil {
-						return err
-					}
-					got.add(key(side, conns), rate(l.posts, l.took))
+	err := b.inTurns(sides, func(side string) error {
+		return b.withAcceptor(ctx, side, func(p *process) error {
+			for _, conns := range acceptConns {
+				l, err := load{address: p.address, paths: []string{p.path}, conns: conns, bodySize: b.bodySize, duration: b.duration}.run(ctx)
+				if err != nil {
+					return err
 				}
-				return nil
-			})
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", side, err)
+				got.add(key(side, conns), rate(l.posts, l.took))
 			}
-		}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
 	}
 	var figures []figure
 	for _, conns := range acceptConns {

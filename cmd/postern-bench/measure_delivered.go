@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 )
 
@@ -15,23 +14,20 @@ func measureDelivered(ctx context.Context, b *bench) ([]figure, error) {
 	const postern, ideal = "postern", "ideal"
 	sides := []string{postern, ideal}
 	got := samples{}
-	for round := range b.rounds {
-		for i := range sides {
-			side := sides[(i+round)%len(sides)]
-			err := b.withRelay(ctx, side, func(p *process) error {
-				r, err := b.acceptAndDeliver(ctx, p, b.backlog)
-				if err != nil {
-					return err
-				}
-				got.add(side+" rate", rate(b.backlog, r.took))
-				got.add(side+" accepted", rate(b.backlog, r.accepting))
-				got.add(side+" cpu", r.cpu.Seconds()*10_000/float64(b.backlog))
-				return nil
-			})
+	err := b.inTurns(sides, func(side string) error {
+		return b.withRelay(ctx, side, func(p *process) error {
+			r, err := b.acceptAndDeliver(ctx, p, b.backlog)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %w", side, err)
+				return err
 			}
-		}
+			got.add(side+" rate", rate(b.backlog, r.took))
+			got.add(side+" accepted", rate(b.backlog, r.accepting))
+			got.add(side+" cpu", r.cpu.Seconds()*10_000/float64(b.backlog))
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
 	}
 	return []figure{
 		{

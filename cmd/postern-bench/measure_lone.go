@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -17,19 +16,16 @@ func measureLone(ctx context.Context, b *bench) ([]figure, error) {
 	const postern, badger = "postern", "badger"
 	sides := []string{postern, badger}
 	got := samples{}
-	for round := range b.rounds {
-		for i := range sides {
-			side := sides[(i+round)%len(sides)]
-			err := b.withAcceptor(ctx, side, func(p *process) error {
-				times, err := b.postAlone(ctx, p, lonePosts)
-				got.add(side+" p50", milliseconds(percentile(times, 0.5)))
-				got.add(side+" p99", milliseconds(percentile(times, 0.99)))
-				return err
-			})
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", side, err)
-			}
-		}
+	err := b.inTurns(sides, func(side string) error {
+		return b.withAcceptor(ctx, side, func(p *process) error {
+			times, err := b.postAlone(ctx, p, lonePosts)
+			got.add(side+" p50", milliseconds(percentile(times, 0.5)))
+			got.add(side+" p99", milliseconds(percentile(times, 0.99)))
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
 	}
 	var figures []figure
 	for _, part := range []string{"p50", "p99"} {
@@ -70,23 +66,20 @@ func measureReceipt(ctx context.Context, b *bench) ([]figure, error) {
 	const postern, ideal = "postern", "ideal"
 	sides := []string{postern, ideal}
 	got := samples{}
-	for round := range b.rounds {
-		for i := range sides {
-			side := sides[(i+round)%len(sides)]
-			err := b.withRelay(ctx, side, func(p *process) error {
-				// The first posts meet cold code and a connection that is yet to be made, on both sides.
-				if _, err := b.receipts(ctx, p, 100); err != nil {
-					return err
-				}
-				a, err := b.receipts(ctx, p, int(3*b.duration/receiptEvery))
-				got.add(side+" p50", milliseconds(a.P50))
-				got.add(side+" p99", milliseconds(a.P99))
+	err := b.inTurns(sides, func(side string) error {
+		return b.withRelay(ctx, side, func(p *process) error {
+			// The first posts meet cold code and a connection that is yet to be made, on both sides.
+			if _, err := b.receipts(ctx, p, 100); err != nil {
 				return err
-			})
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", side, err)
 			}
-		}
+			a, err := b.receipts(ctx, p, int(3*b.duration/receiptEvery))
+			got.add(side+" p50", milliseconds(a.P50))
+			got.add(side+" p99", milliseconds(a.P99))
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
 	}
 	var figures []figure
 	for _, part := range []struct {
