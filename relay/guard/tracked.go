@@ -32,8 +32,8 @@ type trackedConn struct {
 	begun int64 // requests of the generation, as of the last Read
 }
 
-// Read counts what is read, and fails with ErrTooMuch from the first byte that is too much. It does not see which connection a request uses: one to the same receiver that carries none
-// is allowed for the same as the others.
+// Read counts what is read, and fails with ErrTooMuch from the first byte that is too much. It does not see which connection
+// a request uses: one to the same receiver that carries none is allowed for the same as the others.
 func (c *trackedConn) Read(p []byte) (int, error) {
 	if c.left < 0 {
 		return 0, ErrTooMuch

@@ -297,6 +297,37 @@ func TestBacklogStaysInTheStore(t *testing.T) {
 	})
 }
 
+func TestAFastLaneReadsAheadAndAHeldOneGivesItBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := storetest.NewMemory(storetest.MemoryOptions{})
+		const total = 5000
+		for range total {
+			accept(t, mem, "alerts", 0)
+		}
+		l := &Lane{Name: "alerts", Queue: mem, Concurrency: 8}
+		l.Sender = sendFunc(func(ctx context.Context, _ store.Delivery) store.Attempt {
+			sleep(ctx, time.Millisecond)
+			return outcome(store.ClassOK)
+		})
+		start(t, l)
+		time.Sleep(100 * time.Millisecond)
+		l.Pause(store.Pause{At: time.Now(), Reason: "maintenance"})
+		time.Sleep(time.Second)
+		if got := l.Stats().Waiting; got < mostWaiting/2 || got > mostWaiting {
+			t.Errorf("got %d waiting after 8 a millisecond, want %d to %d", got, mostWaiting/2, mostWaiting)
+		}
+		time.Sleep(2 * maxSleep)
+		if got := l.Stats().Waiting; got != minWindow {
+			t.Errorf("got %d waiting after two minutes of a pause, want %d", got, minWindow)
+		}
+		l.Resume()
+		time.Sleep(time.Minute)
+		if got := l.Stats(); got.Delivered != total || got.More {
+			t.Errorf("got %+v, want all %d delivered", got, total)
+		}
+	})
+}
+
 func TestAPanicEndsOneDeliveryOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := storetest.NewMemory(storetest.MemoryOptions{})
