@@ -1,9 +1,12 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,4 +112,44 @@ func TestReload(t *testing.T) {
 	if strings.Contains(relay.log.String(), far.secret) {
 		t.Error("the log holds the secret")
 	}
+}
+
+// TestHeapFollowsDestinations has a reload bring destinations, each of which may take more of the heap.
+func TestHeapFollowsDestinations(t *testing.T) {
+	far := newFarEnd(t, "127.0.0.97", "heap.test")
+	dir := t.TempDir()
+	ingest, admin := freeAddresses(t)
+	config := filepath.Join(dir, "postern.yaml")
+	text := far.config(ingest, admin, filepath.Join(dir, "data"), "timeout: 20s")
+	writeFile(t, config, text)
+	relay := startPostern(t, admin, "run", "--config", config)
+	limit := func(destinations int) string {
+		return "go_gc_gomemlimit_bytes " + strconv.FormatFloat(float64(heapLimit(destinations)), 'g', -1, 64)
+	}
+	shown := func(want string) func() bool {
+		return func() bool { return strings.Contains(metricsOf(t, admin), want+"\n") }
+	}
+	waitUntil(t, 10*time.Second, "the limit of one destination", shown(limit(1)))
+	for n := range 50 {
+		text += fmt.Sprintf("  more%d: {url: 'https://heap.test/'}\n", n)
+	}
+	writeFile(t, config, text)
+	if err := relay.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, 10*time.Second, "the limit of 51", shown(limit(51)))
+}
+
+func metricsOf(t *testing.T, admin string) string {
+	t.Helper()
+	answer, err := http.Get("http://" + admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
