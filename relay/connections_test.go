@@ -25,8 +25,9 @@ func TestConnectionsForALimit(t *testing.T) {
 		{files: 400, listeners: 2, each: 36, out: 72, most: 144},
 		{files: 400, listeners: 3, each: 24, out: 72, most: 144},
 		{files: 1024, listeners: 2, each: 192, out: 384, most: 768},
-		{files: 65536, listeners: 3, each: 4096, out: 52992, most: 65280},
-		{files: 1<<64 - 1, listeners: 2, each: 4096, out: 1<<30 - 256 - 8192, most: 1<<30 - 256},
+		{files: 1028, listeners: 2, each: 192, out: 387, most: 771},
+		{files: 65536, listeners: 3, each: 4096, out: 36864, most: 49152},
+		{files: 1<<64 - 1, listeners: 2, each: 4096, out: 3<<28 - 8192, most: 3 << 28},
 	} {
 		c := connectionsFor(tc.files, tc.listeners)
 		if c.Each != tc.each || c.Out != tc.out || c.Each*tc.listeners+c.Out > tc.most {

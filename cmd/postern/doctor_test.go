@@ -215,8 +215,8 @@ func TestDoctorLimits(t *testing.T) {
 		return func(h *host) { h.files = func() (uint64, error) { return n, nil } }
 	}
 	for _, e := range []examined{
-		{rule: "only enabled destinations count", host: files(2256), status: relay.Fine, text: "1000 go out, of which the destinations can use 1000"},
-		{rule: "fewer descriptors than all can use are a warning", host: files(2252), status: relay.Warning, text: "the concurrency of 1 is cut"},
+		{rule: "only enabled destinations count", host: files(2664), status: relay.Fine, text: "1000 go out, of which the destinations can use 1000"},
+		{rule: "fewer descriptors than all can use are a warning", host: files(2662), status: relay.Warning, text: "the concurrency of 1 is cut"},
 		{rule: "so are just enough for the store", host: files(272), status: relay.Warning},
 		{rule: "fewer than the store needs are a problem", host: files(271), status: relay.Problem, text: "LimitNOFILE"},
 		{

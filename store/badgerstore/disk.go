@@ -51,9 +51,9 @@ func lockedBySomeone(f *os.File, err error) error {
 	return ErrLocked
 }
 
-// inodeWorth is how many bytes a free inode counts as: each file of Badger's takes one, and is some MiB long. Without
-// one it ends the process when it begins the next log.
-const inodeWorth = 4 << 20
+// inodeWorth is how many bytes a free inode counts as: each file of Badger's takes one, and few have less than half of a
+// whole table. Without one it ends the process when it begins the next log.
+const inodeWorth = tableSize / 2
 
 // freeSpace returns the bytes that this process may still write to the file system of path, or what its free inodes are
 // worth if that is less.
