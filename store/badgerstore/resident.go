@@ -17,34 +17,63 @@ const (
 	trimAgain = 10      // ticks after which a trim that has left much is tried again
 )
 
+// trimming decides when to trim by how many bytes of mapped files are in memory.
+type trimming struct {
+	left, least int64 // by the last trim, or less by itself since; and by the best: the program itself, and logs
+	since       int   // ticks since the last trim
+}
+
+// due takes what is in memory at a tick, and reports whether to trim. A trim may leave much, since what a merge makes
+// cannot be let go before its end, so it is tried again later though nothing has come in.
+func (t *trimming) due(resident int64) bool {
+	t.since++
+	if resident >= t.left+trimFrom || t.since >= trimAgain && resident >= t.least+trimFrom {
+		return true
+	}
+	t.left = min(t.left, resident)
+	return false
+}
+
+// done takes what a trim has left in memory.
+func (t *trimming) done(left int64) {
+	if t.least == 0 || left < t.least {
+		t.least = left
+	}
+	t.left, t.since = left, 0
+}
+
 // trimLoop trims when mapped files have grown in memory.
 func (s *Store) trimLoop() {
 	ticks := time.NewTicker(trimEvery)
 	defer ticks.Stop()
-	var left, least int64 // by the last trim, and by the best: the program itself, and logs
-	for since := 1; ; since++ {
+	var t trimming
+	for {
 		select {
 		case <-ticks.C:
 		case <-s.stop:
 			return
 		}
-		resident, err := mappedResident()
-		// What a merge makes cannot be let go before its end.
-		if err == nil && (resident >= left+trimFrom || since >= trimAgain && resident >= least+trimFrom) {
-			if err = s.trim(); err == nil {
-				left, err = mappedResident()
-			}
-			if least == 0 || left < least {
-				least = left
-			}
-			since = 0
-		}
-		if err != nil {
+		if err := s.trimIfDue(&t); err != nil {
 			s.log.Warn("memory of tables is left to the kernel", zap.Error(err))
 			return
 		}
-		left = min(left, resident)
 	}
+}
+
+func (s *Store) trimIfDue(t *trimming) error {
+	resident, err := mappedResident()
+	if err != nil || !t.due(resident) {
+		return err
+	}
+	if err := s.trim(); err != nil {
+		return err
+	}
+	left, err := mappedResident()
+	if err != nil {
+		return err
+	}
+	t.done(left)
+	return nil
 }
 
 // trim takes the tables out of the memory of the process. Their addresses are read from the kernel, so none of them may
