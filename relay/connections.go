@@ -22,7 +22,7 @@ const (
 )
 
 // Connections is how many connections a relay has at most at a time, so that its store never goes without descriptors: the
-// limit on open files, less 256 or a quarter of it: the store holds one for each 2 MiB. Half of them are for the listeners, in equal shares; the other half, and what the
+// limit on open files, less 256 or a quarter of it: the store holds one for each 4 MiB. Half of them are for the listeners, in equal shares; the other half, and what the
 // listeners need not, is for the destinations. Below 304 descriptors, or 320 with listen.https, it is a little more than that.
 type Connections struct {
 	Files uint64 // the limit on open files

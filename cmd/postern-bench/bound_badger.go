@@ -13,7 +13,7 @@ import (
 const (
 	memTableSize   = 8 << 20
 	memTables      = 2
-	tableSize      = 2 << 20
+	tableSize      = 4 << 20
 	levelSize      = 16 << 20
 	blockSize      = 64 << 10
 	levelZero      = 2
