@@ -10,14 +10,14 @@ import (
 )
 
 // What the sweep deletes stays on the disk until the marks of the deletions have come down to it through all levels, and
-// a level passes on what it has beyond its size only: in a store that is swept and then left alone, marks of 20 MiB hold
-// what takes 200 MiB. So a small store that is quiet is merged into one level when that gives back much.
+// a level passes on what it has beyond its size only: in a store that is swept and then left alone, marks of 70 MiB hold
+// what takes 760 MiB. So a store that is quiet is merged into one level when that gives back much.
 
 const (
 	settleEvery = time.Minute
-	settleMost  = 512 << 20 // bytes of tables: what a merge reads, and may write, in one go
-	settleKeys  = 4         // the part of all keys that have to have been deleted
-	markSize    = 40        // bytes of the mark of a deletion in a table, about
+	settleMost  = 2 << 30 // bytes that a merge reads and writes in all: a few seconds, and on a slow disk far less than commitTimeout
+	settleKeys  = 4       // the part of all keys that have to have been deleted
+	markSize    = 40      // bytes of the mark of a deletion in a table, about
 
 	// settleWait is how long a commit waits for a merge at most. It is far below commitTimeout.
 	settleWait = 10 * time.Second
@@ -70,8 +70,21 @@ func (s *Store) worthSettling(tables []badger.TableInfo) bool {
 		stale += int64(t.StaleDataSize)
 		levels[t.Level] = true
 	}
-	deleted := max(s.settling.deleted.Load(), stale/markSize) // the first is not known of earlier processes
-	return len(levels) > 1 && deleted*settleKeys >= keys && s.tableSize() <= settleMost && s.free.Load() >= s.reserve/2
+	marks := stale / markSize
+	deleted := max(s.settling.deleted.Load(), marks) // the first is not known of earlier processes
+	if len(levels) <= 1 || deleted*settleKeys < keys {
+		return false
+	}
+	size := s.tableSize()
+	rest := mostLeft(size, keys, marks)
+	return size+rest <= settleMost && s.free.Load() >= s.reserve/2+rest
+}
+
+// mostLeft returns how many bytes a merge of tables leaves at most, which have so many bytes and keys, a part of them marks
+// of deletions: with each of those goes what it deletes. What is left counts twice, since it may be longer than the others.
+func mostLeft(size, keys, marks int64) int64 {
+	part := 2 * float64(max(keys-2*marks, 0)) / float64(max(keys, 1))
+	return int64(float64(size) * min(part, 1))
 }
 
 // tableSize returns how many bytes the tables have.

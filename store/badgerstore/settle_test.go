@@ -64,3 +64,21 @@ func TestSweptSpaceIsGivenBack(t *testing.T) {
 		t.Errorf("pending: got %d, want 4", got)
 	}
 }
+
+func TestWhatAMergeLeaves(t *testing.T) {
+	for _, tc := range []struct {
+		name                    string
+		size, keys, marks, want int64
+	}{
+		{"an empty store", 0, 0, 0, 0},
+		{"nothing is deleted", 1 << 40, 1 << 32, 0, 1 << 40},
+		{"half is left", 1000, 400, 100, 1000},
+		{"a quarter is left, and may be long", 1000, 800, 300, 500},
+		{"all is deleted", 1 << 31, 14_000_000, 7_000_000, 0},
+		{"marks of what has gone already", 1000, 100, 80, 0},
+	} {
+		if got := mostLeft(tc.size, tc.keys, tc.marks); got != tc.want {
+			t.Errorf("%s: got %d bytes, want %d", tc.name, got, tc.want)
+		}
+	}
+}
