@@ -14,7 +14,7 @@ import (
 
 // How the descriptors that a process may have are shared (threat T45).
 const (
-	spareFiles   = 256  // for the store and its files, look-ups of names, logs, and a quarter of the limit if that is more
+	spareFiles   = 256  // at least for the store and its files, look-ups of names and logs, which get a quarter of the limit if that is more
 	fewestConns  = 16   // that a listener takes, however few there are
 	mostConns    = 4096 // that one takes, however many: each connection costs some 20 KiB
 	tokenConns   = 2    // of a destination with OAuth 2.0, to the token endpoint: one request at a time, and one that is given up
@@ -22,8 +22,9 @@ const (
 )
 
 // Connections is how many connections a relay has at most at a time, so that its store never goes without descriptors: the
-// limit on open files, less 256 or a quarter of it: the store holds one for each 4 MiB. Half of them are for the listeners, in equal shares; the other half, and what the
-// listeners need not, is for the destinations. Below 304 descriptors, or 320 with listen.https, it is a little more than that.
+// limit on open files, less 256 or a quarter of it, since the store holds one for each 4 MiB. Half of them are for the
+// listeners, in equal shares; the other half, and what the listeners need not, is for the destinations. Below 304 descriptors,
+// or 320 with listen.https, it is a little more than that.
 type Connections struct {
 	Files uint64 // the limit on open files
 

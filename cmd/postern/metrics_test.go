@@ -20,23 +20,10 @@ func TestMetrics(t *testing.T) {
 	if _, err := post(t.Context(), http.DefaultClient, "http://"+ingest+"/to/far", "{}"); err != nil {
 		t.Fatal(err)
 	}
-	scrape := func() string {
-		t.Helper()
-		answer, err := http.Get("http://" + admin + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer answer.Body.Close()
-		text, err := io.ReadAll(answer.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
 	waitUntil(t, 10*time.Second, "the delivery is counted", func() bool {
-		return strings.Contains(scrape(), `postern_deliveries_ended_total{destination="far",state="delivered"} 1`+"\n")
+		return strings.Contains(metricsOf(t, admin), `postern_deliveries_ended_total{destination="far",state="delivered"} 1`+"\n")
 	})
-	text := scrape()
+	text := metricsOf(t, admin)
 	for _, part := range []string{
 		"\npostern_messages_accepted_total 1\n", "\npostern_store_commit_requests_count ", "\npostern_store_disk_free_bytes ",
 		"\npostern_build_info{goversion=\"go", "\ngo_goroutines ", "\nprocess_open_fds ",
@@ -49,4 +36,18 @@ func TestMetrics(t *testing.T) {
 		t.Error("the metrics tell a secret or a host")
 	}
 	relay.stop(t)
+}
+
+func metricsOf(t *testing.T, admin string) string {
+	t.Helper()
+	answer, err := http.Get("http://" + admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

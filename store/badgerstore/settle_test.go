@@ -1,6 +1,7 @@
 package badgerstore
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -8,12 +9,14 @@ import (
 )
 
 func TestSweptSpaceIsGivenBack(t *testing.T) {
-	path := t.TempDir()
+	var free atomic.Int64
+	free.Store(1 << 40)
+	options := Options{Path: t.TempDir(), free: func(string) (int64, error) { return free.Load(), nil }}
 	reopen := func(s *Store) *Store { // what is in memory becomes a table
 		mustDo(t, s.Close())
-		return mustOpen(t, Options{Path: path})
+		return mustOpen(t, options)
 	}
-	s := mustOpen(t, Options{Path: path})
+	s := mustOpen(t, options)
 	ids := fill(t, s, 100, 20_000)
 	s = reopen(s)
 	if s.worthSettling(s.db.Tables()) {
@@ -49,6 +52,13 @@ func TestSweptSpaceIsGivenBack(t *testing.T) {
 	if !s.worthSettling(s.db.Tables()) {
 		t.Error("a store of which nearly all is deleted is not worth a merge, want that it is")
 	}
+	free.Store(s.reserve/2 - 1)
+	s.look()
+	if s.worthSettling(s.db.Tables()) {
+		t.Error("a store without room for a merge is worth one, want that it is not")
+	}
+	free.Store(1 << 40)
+	s.look()
 	mustDo(t, s.settle())
 	if after := s.tableSize(); after > before/10 {
 		t.Errorf("tables have %d bytes after the merge of %d, want a tenth at most", after, before)
