@@ -152,7 +152,7 @@ func clockSteps() (all []clockStep) {
 
 // TestFaultTimeSteps sets the wall clock while deliveries are in each state that they can be in. Nothing that is pending
 // may end by that, nothing may come sooner or more at once than rate, concurrency, breaker and Retry-After allow, and all
-// has arrived when the clock is right again or the time that it was set back by is over.
+// has arrived hours later, by however many years the clock was set.
 func TestFaultTimeSteps(t *testing.T) {
 	steps := clockSteps()
 	set, requests, deliveries := 0, 0, 0
@@ -301,13 +301,6 @@ func testClockStep(t *testing.T, s clockStep) (requests, deliveries int) {
 	resumed := time.Since(begin)
 	paused.now.Resume()
 	time.Sleep(9 * time.Hour)
-	if s.by < 0 && !s.mend { // a clock that was set back delays what was due by as much
-		time.Sleep(-s.by)
-	}
-	if s.by > 0 && s.mend { // what has got the wrong times waits for as long as the clock was wrong
-		clock.set(s.by)
-		time.Sleep(9 * time.Hour)
-	}
 	synctest.Wait()
 
 	afterStart := s.stops && s.by >= 90*time.Hour // its machine may have been off for so long: then the age counts

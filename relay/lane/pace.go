@@ -36,7 +36,7 @@ type pace struct {
 	limit   int           // concurrency allowed now, 1 to most
 	hold    time.Duration // nothing begins before: a receiver has asked for it
 	resumed time.Duration // end of the last pause
-	seq     uint64        // attempts begun
+	seq     uint64        // flights begun
 	mark    uint64        // attempts up to this one were begun before the limit was lowered, and do not move it
 }
 
@@ -84,10 +84,16 @@ func (p *pace) admit(due, at time.Duration, sending int) time.Duration {
 	return max(from, p.rate.free()) - at
 }
 
+// number returns the next number of a flight.
+func (p *pace) number() uint64 {
+	p.seq++
+	return p.seq
+}
+
 // begin notes that an attempt begins, and returns its number. For a probe it also returns the time to the next one,
 // which is 0 for any other attempt.
 func (p *pace) begin(at time.Duration) (seq uint64, probe time.Duration) {
-	p.seq++
+	p.number()
 	p.rate.use(at)
 	p.grid.left--
 	if p.breaker.state == BreakerOpen {

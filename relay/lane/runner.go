@@ -71,7 +71,8 @@ type runner struct {
 	readAgain   <-chan time.Time // when to try again; nil when there is no trouble
 	rechecked   time.Time        // when recheckSpan was read last
 
-	steps Steps // of the wall clock
+	steps Steps     // of the wall clock
+	ahead aheadScan // for what a clock that was set back has left in the future
 }
 
 // result is the end of a flight.
@@ -98,7 +99,15 @@ func (r *runner) loop(ctx context.Context) error {
 		if err := r.fill(ctx); err != nil {
 			return err
 		}
-		timer.Reset(r.dispatch())
+		more, err := r.refit(ctx)
+		if err != nil {
+			return err
+		}
+		sleep := r.dispatch()
+		if more {
+			sleep = 0
+		}
+		timer.Reset(sleep)
 		r.publish()
 
 		select {
@@ -137,26 +146,39 @@ func (r *runner) fill(ctx context.Context) error {
 		if !ok {
 			return nil
 		}
-		found, err := r.lane.Queue.Due(ctx, r.lane.Name, after, limit)
-		if err == nil && len(found) > 0 && !after.Less(found[len(found)-1].Cursor()) {
-			err = errors.New("the store returned deliveries from before the place asked for")
+		found, ok, err := r.read(ctx, after, limit)
+		if err != nil || !ok {
+			return err
 		}
-		switch {
-		case err == nil:
-			r.readTrouble = 0
-			r.window.read(found, limit)
-		case ctx.Err() != nil:
-			return nil
-		case final(err):
-			return fmt.Errorf("read queue of %q: %w", r.lane.Name, err)
-		default:
-			wait := pause(r.readTrouble)
-			r.readTrouble++
-			r.readAgain = time.After(wait)
-			r.log.Warn("queue not read", zap.Error(err), zap.Duration("again_in_seconds", wait))
+		r.window.read(found, limit)
+		if r.ahead.notice(found, r.now(), time.Since(r.began)) {
+			r.log.Warn("clock was set back, deliveries from a time in the future get another due time")
 		}
 	}
 	return nil
+}
+
+// read asks the store for deliveries behind a place, and returns false if that has to be tried again, or ctx has ended. The
+// error is that the store cannot go on.
+func (r *runner) read(ctx context.Context, after store.Cursor, limit int) (found []store.Delivery, ok bool, err error) {
+	found, err = r.lane.Queue.Due(ctx, r.lane.Name, after, limit)
+	if err == nil && len(found) > 0 && !after.Less(found[len(found)-1].Cursor()) {
+		err = errors.New("the store returned deliveries from before the place asked for")
+	}
+	switch {
+	case err == nil:
+		r.readTrouble = 0
+		return found, true, nil
+	case ctx.Err() != nil:
+		return nil, false, nil
+	case final(err):
+		return nil, false, fmt.Errorf("read queue of %q: %w", r.lane.Name, err)
+	}
+	wait := pause(r.readTrouble)
+	r.readTrouble++
+	r.readAgain = time.After(wait)
+	r.log.Warn("queue not read", zap.Error(err), zap.Duration("again_in_seconds", wait))
+	return nil, false, nil
 }
 
 // dispatch starts what is due and may pass, and returns how long to sleep unless something happens.
@@ -177,14 +199,19 @@ func (r *runner) dispatch() time.Duration {
 		}
 		f.settings = r.settings
 		f.seq, f.probe = r.pace.begin(at)
-		if r.started < len(r.window.flying) {
-			r.started++
-			r.workers.Go(r.work)
-		}
 		r.sending++
-		r.jobs <- f
+		r.hand(f)
 	}
 	return maxSleep
+}
+
+// hand gives a flight to a worker.
+func (r *runner) hand(f *flight) {
+	if r.started < len(r.window.flying) {
+		r.started++
+		r.workers.Go(r.work)
+	}
+	r.jobs <- f
 }
 
 // holds reports whether the lane is paused.
@@ -242,8 +269,12 @@ func (r *runner) takeSent() {
 // recheck has the recent part of the queue read again, if it has not been for a while.
 func (r *runner) recheck() {
 	now := r.now()
-	if since := now.Sub(r.rechecked); since >= 0 && since < maxSleep {
+	since := now.Sub(r.rechecked)
+	if since >= 0 && since < maxSleep {
 		return
+	}
+	if since > maxSleep+leastStep {
+		r.ahead.setForward()
 	}
 	r.rechecked = now
 	r.steps.Look(now, time.Now())
@@ -271,6 +302,9 @@ func (r *runner) land(res result) error {
 	if res.flight.seq <= r.earlier {
 		r.earlierFlying--
 	}
+	if res.flight.refits() {
+		r.ahead.flights--
+	}
 	if unwritable(res.err) {
 		r.window.setAside(res.flight)
 		r.log.Error("delivery set aside", zap.Stringer("delivery_id", res.after.ID), zap.Error(res.err),
@@ -289,7 +323,10 @@ func (r *runner) land(res result) error {
 	case res.err != nil:
 		return fmt.Errorf("record attempt of %q: %w", res.after.ID, res.err)
 	}
-	if res.released.ID != (store.DeliveryID{}) {
+	if res.flight.refits() {
+		return nil
+	}
+	if res.released.ID != (store.DeliveryID{}) && !r.refitOne(res.released) {
 		// Not taken as it is: it may have been read, attempted and ended since.
 		r.window.wake(res.released.Cursor(), res.released.Cursor())
 	}

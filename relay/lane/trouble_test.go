@@ -301,7 +301,7 @@ func TestClockJumps(t *testing.T) {
 			}
 		})
 	})
-	t.Run("a clock set back delays and forgets nothing", func(t *testing.T) {
+	t.Run("a clock set back by two days forgets nothing, and delays nothing by as much", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			mem := storetest.NewMemory(storetest.MemoryOptions{})
 			var calls atomic.Int64
@@ -310,12 +310,12 @@ func TestClockJumps(t *testing.T) {
 			start(t, l)
 			synctest.Wait()
 			jump.Store(-int64(48 * time.Hour))
-			time.Sleep(72*time.Hour - time.Minute)
+			time.Sleep(24 * time.Hour)
 			if got := calls.Load(); got != 1 {
-				t.Errorf("got %d requests before the wall clock says that the second is due, want 1", got)
+				t.Errorf("got %d requests before the second is due, want 1", got)
 			}
 			checkState(t, mem, d.ID, store.Pending)
-			time.Sleep(2 * time.Minute)
+			time.Sleep(aheadGrace + 3*time.Minute)
 			if got := calls.Load(); got != 2 {
 				t.Errorf("got %d requests after, want 2", got)
 			}

@@ -56,6 +56,7 @@ type flight struct {
 	settings *Lane          // by which the attempt is made
 	seq      uint64         // number of the attempt in this run
 	probe    time.Duration  // to the next probe if this is one, else 0
+	due      time.Time      // there is no attempt, and the delivery becomes due at this time; zero for an attempt
 
 	// seen is the delivery as the store last gave it out during the flight; its ID is zero if it did not. It is
 	// older or newer than the record of this attempt, which nobody can tell before the flight has landed.
@@ -194,6 +195,21 @@ func (w *window) take(now time.Time) (*flight, bool) {
 	w.taken++
 	delete(w.waiting, f.before.ID)
 	w.flying[f.before.ID] = f
+	return f, true
+}
+
+// lift marks a delivery as in flight that the store has just given out, wherever it stands, and returns false if it is in
+// flight already or set aside.
+func (w *window) lift(d store.Delivery) (*flight, bool) {
+	_, flying := w.flying[d.ID]
+	if _, aside := w.aside[d.ID]; flying || aside {
+		return nil, false
+	}
+	if at, ok := w.waiting[d.ID]; ok {
+		w.remove(at)
+	}
+	f := &flight{before: d}
+	w.flying[d.ID] = f
 	return f, true
 }
 

@@ -16,7 +16,12 @@ import (
 // work makes attempts until there are no more jobs.
 func (r *runner) work() {
 	for f := range r.jobs {
-		res := r.attempt(f)
+		var res result
+		if f.refits() {
+			res = r.recordDue(f)
+		} else {
+			res = r.attempt(f)
+		}
 		r.results <- &res
 	}
 }
