@@ -159,11 +159,7 @@ func newPanel(kind panelKind, all, of []figure, x, y int) panel {
 				continue
 			}
 			q := point{X: place(f.X), Y: height(f.Postern), Label: shortNumber(f.Postern)}
-			// The lower one of two lines has its labels below, if there is room.
-			q.LabelY = q.Y - 7
-			if len(kind.series) > 1 && i == 0 && q.Y+16 < float64(p.Base) {
-				q.LabelY = q.Y + 15
-			}
+			q.LabelY = p.labelY(i, len(kind.series), q)
 			l.Points = append(l.Points, q)
 			l.Path += fmt.Sprintf("%s%.1f %.1f", map[bool]string{true: "M", false: "L"}[l.Path == ""], q.X, q.Y)
 		}
@@ -174,6 +170,24 @@ func newPanel(kind panelKind, all, of []figure, x, y int) panel {
 		p.Lines = append(p.Lines, l)
 	}
 	return p
+}
+
+// labelY returns where the label of a point of the i-th line stands. The lower one of two lines has its labels below, if
+// there is room above the base; where there is none, those of the other line keep clear of them.
+func (p *panel) labelY(i, lines int, q point) float64 {
+	const above, below, apart = 7, 15, 12
+	if lines > 1 && i == 0 && q.Y+below+1 < float64(p.Base) {
+		return q.Y + below
+	}
+	y := q.Y - above
+	for _, l := range p.Lines {
+		for _, other := range l.Points {
+			if other.X == q.X {
+				y = min(y, other.LabelY-apart)
+			}
+		}
+	}
+	return y
 }
 
 // niceStep returns the smallest of 1, 2, 5 times a power of ten that is not below x.
@@ -230,7 +244,10 @@ func chartTemplate() *template.Template {
 {{end}}<line class="axis" x1="{{.Left}}" x2="{{.Right}}" y1="{{.Base}}" y2="{{.Base}}"/>
 {{range .Marks}}<text class="quiet" x="{{printf "%.1f" .At}}" y="{{$p.Base}}" dy="16" text-anchor="middle">{{.Label}}</text>
 {{end}}{{range .Lines}}<g class="{{.Class}}"><path class="line" d="{{.Path}}"/>
-{{range .Points}}<circle class="dot" cx="{{printf "%.1f" .X}}" cy="{{printf "%.1f" .Y}}" r="3"/><text class="value" x="{{printf "%.1f" .X}}" y="{{printf "%.1f" .LabelY}}" text-anchor="middle">{{.Label}}</text>
+{{range .Points}}<circle class="dot" cx="{{printf "%.1f" .X}}" cy="{{printf "%.1f" .Y}}" r="3"/>
+{{end}}</g>
+{{end}}{{range .Lines}}<g class="{{.Class}}">
+{{range .Points}}<text class="value" x="{{printf "%.1f" .X}}" y="{{printf "%.1f" .LabelY}}" text-anchor="middle">{{.Label}}</text>
 {{end}}{{if .Name}}<text class="value" x="{{printf "%.1f" .NameX}}" y="{{printf "%.1f" .NameY}}">{{.Name}}</text>
 {{end}}</g>
 {{end}}</g>
