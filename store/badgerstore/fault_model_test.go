@@ -21,7 +21,7 @@ import (
 func TestFaultModel(t *testing.T) {
 	seeds, rounds, steps := uint64(1), 3, 25
 	if os.Getenv("POSTERN_FAULTS") == "full" {
-		seeds, rounds, steps = 24, 20, 250
+		seeds, rounds, steps = 12, 10, 200
 	}
 	var first uint64 = 2
 	if text := os.Getenv("POSTERN_FAULTS_SEED"); text != "" {
