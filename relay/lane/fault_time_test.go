@@ -171,7 +171,7 @@ func TestFaultTimeSteps(t *testing.T) {
 		})
 	}
 	t.Attr("fault", fmt.Sprintf("time: the wall clock set in %d ways, by up to ten years, to 1970 and standing still, while lanes run "+
-		"and between two starts: %d deliveries due, in retry, held, behind a breaker, paused and in lines, 0 ended by it; "+
+		"and between two starts: %d deliveries due, in retry, held, behind a breaker, paused and in lines, 0 ended by it, all made hours later; "+
 		"%d requests, none beyond rate, breaker or Retry-After", set, deliveries, requests))
 }
 
