@@ -43,6 +43,7 @@ func TestTheSourceTellsTheCategories(t *testing.T) {
 func TestFaultA(t *testing.T) { t.Attr("fault", "kill: 3 rounds") }
 func TestFaultB(t *testing.T) { report(t, "disk", "2 kill: 3") }
 func TestFaultC(t *testing.T) { helper(t) }
+func TestFaultDiskFull(t *testing.T) { helper(t) }
 func TestFaultsOfAPlan(t *testing.T) {}
 func TestFaultyThings(t *testing.T) {}
 func TestFault(t *testing.T) {}
@@ -55,7 +56,7 @@ func (x) TestFaultMethod() {}
 	var p testPackage
 	p.add(f)
 	for only, want := range map[string]string{
-		"kill": "TestFaultA TestFaultC", "disk": "TestFaultB TestFaultC", "soak": "TestFaultC",
+		"kill": "TestFaultA TestFaultC", "disk": "TestFaultB TestFaultC TestFaultDiskFull", "soak": "TestFaultC",
 	} {
 		names, err := p.chosen(options{only: []string{only}})
 		if err != nil || strings.Join(names, " ") != want {

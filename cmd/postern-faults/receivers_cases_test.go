@@ -61,7 +61,7 @@ func stages(*testing.T) []ailment {
 		{name: "drips the body of a success that is to be judged", group: "drip", conf: expects, serve: after(func(l *rogueLine) { l.say(endOK + "\r\n"); l.repeat(" ", slow) }), class: "timeout", status: 200, least: 1, most: 1000},
 		{name: "drips interim answers", group: "drip", serve: after(func(l *rogueLine) { l.repeat("HTTP/1.1 103 Early Hints\r\n\r\n", slow) }), class: "timeout", least: 1, most: 10_000},
 
-		{name: "resets what it has accepted", group: "reset", tls: "none", serve: reset, class: "tls|connect", text: "reset"},
+		{name: "resets what it has accepted", group: "reset", tls: "none", serve: reset, class: "tls|connect", text: "connection "}, // reset, or closed if a Write was the first to see it
 		{name: "closes what it has accepted", group: "reset", tls: "none", serve: func(*rogueLine) {}, class: "tls"},
 		{name: "resets in the handshake", group: "reset", tls: "none", serve: func(l *rogueLine) { _, _ = l.Read(make([]byte, 100)); l.reset() }, class: "tls"},
 		{name: "resets in the header of the request", group: "reset", serve: func(l *rogueLine) { _, _ = l.in.ReadString('\n'); l.reset() }, class: "connect", text: "connection "}, // reset, or closed if a Write was the first to see it

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -8,10 +11,9 @@ import (
 	"time"
 )
 
-// nothingLeft waits until the process has no more sockets than at first, when nothing had been posted, but for those of the
-// stuck receiver. Idle connections end after 50 s; the quick form looks only at those which must end at once. (Of the other
-// descriptors most are the tables of the store, which come and go.)
-func (w *ward) nothingLeft(t *testing.T, first usage, stuck int) {
+// nothingLeft waits until the process has no connection to a receiver, but for those to the stuck one. Idle connections end
+// after 50 s; the quick form looks only at those which must end at once.
+func (w *ward) nothingLeft(t *testing.T, stuck int) {
 	t.Helper()
 	for _, p := range w.patients {
 		if p.serve == nil || p.class == "ok" || p.class == "status" || p.alpn == "h2" || p.body > 0 {
@@ -22,10 +24,9 @@ func (w *ward) nothingLeft(t *testing.T, first usage, stuck int) {
 	if !full() {
 		return
 	}
-	w.client.CloseIdleConnections()
 	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
-		now := w.process.usage(t)
-		if now.sockets <= first.sockets+stuck {
+		left := w.process.outgoing(t)
+		if left == stuck {
 			return
 		}
 		if time.Now().After(end) {
@@ -34,9 +35,37 @@ func (w *ward) nothingLeft(t *testing.T, first usage, stuck int) {
 					t.Logf("%s: %d connections are open", p.name, n)
 				}
 			}
-			t.Fatalf("after two minutes the sockets are not back: %v; at first: %v", now, first)
+			t.Fatalf("after two minutes %d connections to receivers are open, want the %d to the stuck one", left, stuck)
 		}
 	}
+}
+
+// outgoing returns how many sockets of the process are for port 443 of somebody else.
+func (p *process) outgoing(t *testing.T) (n int) {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d", p.cmd.Process.Pid)
+	open, err := os.ReadDir(filepath.Join(dir, "fd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := map[string]bool{}
+	for _, f := range open {
+		to, _ := os.Readlink(filepath.Join(dir, "fd", f.Name())) // else it was closed just now
+		if inode, ok := strings.CutPrefix(to, "socket:["); ok {
+			own[strings.TrimSuffix(inode, "]")] = true
+		}
+	}
+	table, err := os.ReadFile(filepath.Join(dir, "net/tcp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		const remote, inode = 2, 9 // of the columns, proc_net_tcp(5)
+		if f := strings.Fields(line); len(f) > inode && strings.HasSuffix(f[remote], ":01BB") && own[f[inode]] {
+			n++
+		}
+	}
+	return n
 }
 
 // onlyStuckLeft ends the process and looks where each of its goroutines stood: no attempt or connection may have left one

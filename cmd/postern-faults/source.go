@@ -85,7 +85,8 @@ func isFaultTest(name string) bool {
 	return ok && rest != "" && !('a' <= rest[0] && rest[0] <= 'z')
 }
 
-// categoriesIn returns the categories with which a text of the function begins, or which are a text of it.
+// categoriesIn returns the categories with which a text of the function begins, or which are a text of it; of one that has no
+// such text, the category with which its name does.
 func categoriesIn(fn *ast.FuncDecl) (found []string) {
 	ast.Inspect(fn, func(n ast.Node) bool {
 		literal, ok := n.(*ast.BasicLit)
@@ -102,7 +103,11 @@ func categoriesIn(fn *ast.FuncDecl) (found []string) {
 		}
 		return true
 	})
-	return found
+	if found != nil {
+		return found
+	}
+	name := strings.ToLower(strings.TrimPrefix(fn.Name.Name, "TestFault"))
+	return slices.DeleteFunc(categories(), func(category string) bool { return !strings.HasPrefix(name, category) })
 }
 
 // chosen returns the names of the tests that are to be run: those that say nothing about their category are.
