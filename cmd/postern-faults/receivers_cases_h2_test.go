@@ -121,7 +121,7 @@ func ofHTTP2() []ailment {
 				}
 			}, class: "timeout"},
 		{name: "allows for no stream", group: "flow control", alpn: "h2",
-			serve: frames([]http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 0}}, func(*rogueLine, *http2.Framer, uint32) {}), class: "timeout"},
+			serve: frames([]http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 0}}, func(*rogueLine, *http2.Framer, uint32) {}), class: "timeout", or: "connect"},
 		{name: "sends more than the window", group: "flow control", alpn: "h2", serve: each(func(l *rogueLine, fr *http2.Framer, stream uint32) {
 			ok(fr, stream, false)
 			data := make([]byte, 16<<10)
