@@ -27,13 +27,13 @@ type aheadScan struct {
 	flights int           // that are in flight
 }
 
-// fit returns when a delivery is due by a clock that was set back after the delivery got its times, and false for any other.
-// It shows by what came last, its accept, an attempt or a replay, which lies in the future. What the delivery was to wait from
-// there on, it waits from now on; and since it is then due before what came last, it does not show again.
+// refitted returns when a delivery is due by a clock that was set back after the delivery got its times, and false for any
+// other. It shows by what came last, its accept, an attempt or a replay, which lies in the future. What the delivery was to
+// wait from there on, it waits from now on; and since it is then due before what came last, it does not show again.
 //
 // A clock that was set back by no more than that wait, or than has passed since then, has the delivery wait by so much longer.
 // So no delivery waits more than three times what it should, and aheadGrace, whatever the clock does.
-func fit(d store.Delivery, now time.Time) (due time.Time, ok bool) {
+func refitted(d store.Delivery, now time.Time) (due time.Time, ok bool) {
 	last := d.AcceptedAt
 	if d.Last.At.After(last) {
 		last = d.Last.At
@@ -51,7 +51,7 @@ func fit(d store.Delivery, now time.Time) (due time.Time, ok bool) {
 // notice looks for such deliveries in what was read, and begins a scan if there are any and the clock is taken for right. It
 // reports whether that is new. at counts from the beginning of Run.
 func (s *aheadScan) notice(found []store.Delivery, now time.Time, at time.Duration) (begun bool) {
-	if s.on || !slices.ContainsFunc(found, func(d store.Delivery) bool { _, ok := fit(d, now); return ok }) {
+	if s.on || !slices.ContainsFunc(found, func(d store.Delivery) bool { _, ok := refitted(d, now); return ok }) {
 		return false
 	}
 	if s.seen == 0 {
@@ -91,7 +91,7 @@ func (r *runner) refit(ctx context.Context) (more bool, err error) {
 
 // refitOne has another due time recorded for a delivery as the store has given it out, and returns false if it needs none.
 func (r *runner) refitOne(d store.Delivery) bool {
-	due, ok := fit(d, r.now())
+	due, ok := refitted(d, r.now())
 	if !ok || !r.ahead.sure {
 		return false
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/postern-relay/postern/store/storetest"
 )
 
-func TestFit(t *testing.T) {
+func TestRefitted(t *testing.T) {
 	const s, h = time.Second, time.Hour
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for name, c := range map[string]struct {
@@ -43,12 +43,12 @@ func TestFit(t *testing.T) {
 			if d.Round, d.Made = 1, 1; strings.HasPrefix(name, "replayed") {
 				d.Round, d.Made = 2, 0
 			}
-			due, ok := fit(d, now)
+			due, ok := refitted(d, now)
 			if ok != (c.want >= 0) || ok && !due.Equal(now.Add(c.want)) {
 				t.Fatalf("got %s from now and %t, want %s", due.Sub(now), ok, c.want)
 			}
 			if d.DueAt = due; ok {
-				if _, again := fit(d, now); again {
+				if _, again := refitted(d, now); again {
 					t.Error("fitted, and it still shows")
 				}
 			}
