@@ -97,8 +97,8 @@ func TestFaultDescriptors(t *testing.T) {
 		limit, many, many, pending, during, crowded, c, before, after)
 }
 
-// TestFaultSlowApps has apps that send their headers and bodies byte by byte, or never read what they are answered. They
-// are cut off in time, and good posts do not notice.
+// TestFaultSlowApps has apps that send their headers and bodies byte by byte, or many requests of which they never read an
+// answer. They are cut off in time, and good posts are answered all the while.
 func TestFaultSlowApps(t *testing.T) {
 	s := newSite(t, siteOptions{IP: "127.0.65.6", Config: "log: {level: error}", Destinations: []destination{{Name: "far", IP: "127.0.65.7"}}})
 	p := s.start(t)
