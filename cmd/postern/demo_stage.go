@@ -32,6 +32,7 @@ defaults:
   sign:
     - standard: {secrets: [%s]}
   retry: {attempts: 100, first: 250ms, max: 1s, factor: 2}
+  breaker: {probe_every: 1s}
 destinations:
   orders:
     url: https://orders.demo.invalid/webhooks

@@ -42,6 +42,28 @@ func TestDemoEndsByItselfAndLosesNothing(t *testing.T) {
 	}
 }
 
+// TestDemoStoppedInAnOutage stops the demo when a receiver has failed for long enough to open its breaker: what waits for it
+// must still arrive before the summary.
+func TestDemoStoppedInAnOutage(t *testing.T) {
+	p := launchPostern(t, "demo", "--json", "--for", "20s")
+	latest := func() (line struct {
+		Refused int
+		Summary demoSummary
+	}) {
+		lines := strings.Split(strings.TrimSpace(p.log.String()), "\n")
+		_ = json.Unmarshal([]byte(lines[len(lines)-1]), &line) // else it is half a line
+		return line
+	}
+	waitUntil(t, 30*time.Second, "the breaker is open", func() bool { return latest().Refused >= 10 })
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-p.exited
+	if s := latest().Summary; s.Accepted == 0 || s.Delivered != s.Accepted || s.Lost != 0 {
+		t.Errorf("summary: got %+v, want as many delivered as accepted", s)
+	}
+}
+
 func TestDemoLeavesNoRelayBehind(t *testing.T) {
 	for name, sig := range map[string]syscall.Signal{"a closed terminal": syscall.SIGHUP, "kill -9": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
