@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,19 +42,8 @@ func (w *ward) nothingLeft(t *testing.T, stuck int) {
 // outgoing returns how many sockets of the process are for port 443 of somebody else.
 func (p *process) outgoing(t *testing.T) (n int) {
 	t.Helper()
-	dir := fmt.Sprintf("/proc/%d", p.cmd.Process.Pid)
-	open, err := os.ReadDir(filepath.Join(dir, "fd"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := map[string]bool{}
-	for _, f := range open {
-		to, _ := os.Readlink(filepath.Join(dir, "fd", f.Name())) // else it was closed just now
-		if inode, ok := strings.CutPrefix(to, "socket:["); ok {
-			own[strings.TrimSuffix(inode, "]")] = true
-		}
-	}
-	table, err := os.ReadFile(filepath.Join(dir, "net/tcp"))
+	_, own := p.files(t)
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", p.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}

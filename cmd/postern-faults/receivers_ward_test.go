@@ -278,17 +278,8 @@ func (u usage) String() string {
 func (p *process) usage(t *testing.T) usage {
 	t.Helper()
 	var u usage
-	dir := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
-	open, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.files = len(open)
-	for _, f := range open {
-		if to, err := os.Readlink(filepath.Join(dir, f.Name())); err == nil && strings.HasPrefix(to, "socket:") { // else it was closed just now
-			u.sockets++
-		}
-	}
+	files, sockets := p.files(t)
+	u.files, u.sockets = files, len(sockets)
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
@@ -315,6 +306,24 @@ func (p *process) usage(t *testing.T) usage {
 		t.Fatal("the metrics do not tell the goroutines")
 	}
 	return u
+}
+
+// files returns how many files the process has open, and the inodes of those that are sockets.
+func (p *process) files(t *testing.T) (n int, sockets map[string]bool) {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
+	open, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets = map[string]bool{}
+	for _, f := range open {
+		to, _ := os.Readlink(filepath.Join(dir, f.Name())) // nothing if it was closed just now
+		if inode, ok := strings.CutPrefix(to, "socket:["); ok {
+			sockets[strings.TrimSuffix(inode, "]")] = true
+		}
+	}
+	return len(open), sockets
 }
 
 // statusBytes reads a line of /proc/PID/status, in bytes.

@@ -20,11 +20,11 @@ const (
 // aheadScan goes over the queue for deliveries whose times the clock has been set back from. They stand in the future, some
 // behind the window. The zero value has seen none.
 type aheadScan struct {
-	seen    time.Duration // when the first was seen, since the beginning of Run; 0 for never
-	sure    bool          // the clock is taken for right
-	on      bool          // the scan is not at its end
-	after   store.Cursor  // where it goes on
-	flights int           // that are in flight
+	seen    time.Time    // when the first was seen, by the wall clock; zero for never
+	sure    bool         // the clock is taken for right
+	on      bool         // the scan is not at its end
+	after   store.Cursor // where it goes on
+	flights int          // that are in flight
 }
 
 // refitted returns when a delivery is due by a clock that was set back after the delivery got its times, and false for any
@@ -49,22 +49,26 @@ func refitted(d store.Delivery, now time.Time) (due time.Time, ok bool) {
 }
 
 // notice looks for such deliveries in what was read, and begins a scan if there are any and the clock is taken for right. It
-// reports whether that is new. at counts from the beginning of Run.
-func (s *aheadScan) notice(found []store.Delivery, now time.Time, at time.Duration) (begun bool) {
+// reports whether that is new.
+func (s *aheadScan) notice(found []store.Delivery, now time.Time) (begun bool) {
 	if s.on || !slices.ContainsFunc(found, func(d store.Delivery) bool { _, ok := refitted(d, now); return ok }) {
 		return false
 	}
-	if s.seen == 0 {
-		s.seen = max(at, 1)
+	if s.seen.IsZero() || now.Before(s.seen) {
+		s.seen = now
 	}
-	begun = !s.sure && at-s.seen >= aheadGrace
+	begun = !s.sure && now.Sub(s.seen) >= aheadGrace
 	s.sure = s.sure || begun
 	s.on, s.after = s.sure, store.Cursor{DueAt: now.Add(leastStep).Truncate(time.Millisecond)}
 	return begun
 }
 
-// setForward takes in that the clock was: then it was wrong before.
-func (s *aheadScan) setForward() { s.seen, s.sure, s.on = 0, false, false }
+// follow ends the scan if the clock was set forward since it was begun: then it was wrong before.
+func (s *aheadScan) follow(steps *Steps) {
+	if steps.Since(s.seen) > 0 {
+		s.seen, s.sure, s.on = time.Time{}, false, false
+	}
+}
 
 // refits reports whether a flight is there to record another due time.
 func (f *flight) refits() bool { return !f.due.IsZero() }

@@ -9,6 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/postern-relay/postern/store"
 	"github.com/postern-relay/postern/store/storetest"
 )
@@ -66,11 +69,11 @@ func TestClockSetBack(t *testing.T) {
 				clock := &setClock{}
 				clock.set(ahead)
 				mem := storetest.NewMemory(storetest.MemoryOptions{Now: clock.Now})
-				var refitted atomic.Int64
+				var records atomic.Int64 // of another due time
 				q := &queue{Memory: mem}
 				q.record = func(ctx context.Context, before, after store.Delivery, a store.Attempt) (store.Delivery, error) {
 					if a.Number == 0 {
-						refitted.Add(1)
+						records.Add(1)
 						if a, b := after, before; a.State != b.State || a.Attempts != b.Attempts || a.Made != b.Made {
 							t.Errorf("got %+v after %+v, want only another due time", after, before)
 						}
@@ -91,9 +94,10 @@ func TestClockSetBack(t *testing.T) {
 					}
 					return a
 				})
+				core, logs := observer.New(zap.WarnLevel)
 				lane := func() *Lane {
 					return &Lane{
-						Name: "alerts", Queue: q, Sender: sender, Concurrency: 8, Rate: 100, Now: clock.Now,
+						Name: "alerts", Log: zap.New(core), Queue: q, Sender: sender, Concurrency: 8, Rate: 100, Now: clock.Now,
 						Retry: schedule(t, 0, 0, 0, time.Hour, time.Hour), Rand: func() float64 { return 0 },
 					}
 				}
@@ -116,23 +120,18 @@ func TestClockSetBack(t *testing.T) {
 				post(200, 2*time.Hour, store.Recipient{Delay: 2 * time.Hour})
 				post(20, 0, store.Recipient{Order: "=line"})
 				time.Sleep(failing)
-				set := func() {
-					clock.set(0)
-					synctest.Wait()
-				}
 				if stops {
 					if err := stop(); err != nil {
 						t.Fatal(err)
 					}
-					set()
+				}
+				clock.set(0)
+				if stops {
 					l = lane()
 					start(t, l)
-					time.Sleep(aheadGrace + maxSleep)
-				} else {
-					set()
-					time.Sleep(aheadGrace + maxSleep)
-					l.Resume()
 				}
+				time.Sleep(aheadGrace + maxSleep)
+				l.Resume()
 				back := time.Since(begin)
 				time.Sleep(3 * time.Hour)
 				synctest.Wait()
@@ -145,33 +144,41 @@ func TestClockSetBack(t *testing.T) {
 						t.Fatalf("a delivery that waits %s is %s after %d attempts, %s after the clock was set back, due at %s", w, d.State, d.Made, at, d.DueAt)
 					}
 				}
-				if got, want := refitted.Load(), int64(len(wait)); got != want {
+				if got, want := records.Load(), int64(len(wait)); got != want {
 					t.Errorf("got %d records of another due time, want one for each of %d deliveries", got, want)
+				}
+				if got := logs.FilterMessageSnippet("clock was set back").Len(); got != 1 {
+					t.Errorf("the log says %d times that the clock was set back, want once", got)
 				}
 			})
 		})
 	}
 }
 
-// TestClockUnsetAtStart starts a lane on a machine whose clock shows 1970 for a while, as one without a battery does. What
-// waits for a retry is left as it is, and comes at its time.
+// TestClockUnsetAtStart starts a lane on a machine whose clock shows 1970 for a while, as one without a battery does, and
+// later once more. What waits is left as it is, and comes at its time.
 func TestClockUnsetAtStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		clock := &setClock{}
 		mem := storetest.NewMemory(storetest.MemoryOptions{Now: clock.Now})
 		begin := time.Now()
 		d := acceptFor(t, mem, begin, store.Recipient{Destination: "alerts", Delay: time.Hour})
-		clock.set(time.Unix(10, 0).Sub(begin))
+		unset := time.Unix(10, 0).Sub(begin)
+		clock.set(unset)
 		j := &journal{begin: begin}
 		start(t, &Lane{Name: "alerts", Queue: mem, Now: clock.Now, Sender: sendFunc(func(context.Context, store.Delivery) store.Attempt {
 			j.add()
 			return outcome(store.ClassOK)
 		})})
-		time.Sleep(aheadGrace - maxSleep)
-		if got := current(t, mem, d.ID); got != d {
-			t.Errorf("got %+v, want it as it was: %+v", got, d)
+		for range 2 {
+			clock.set(unset)
+			time.Sleep(aheadGrace - maxSleep)
+			if got := current(t, mem, d.ID); got != d {
+				t.Errorf("got %+v, want it as it was: %+v", got, d)
+			}
+			clock.set(0)
+			time.Sleep(2 * maxSleep)
 		}
-		clock.set(0)
 		time.Sleep(time.Hour)
 		j.check(t, time.Hour)
 		checkState(t, mem, d.ID, store.Delivered)

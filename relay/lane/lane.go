@@ -14,8 +14,8 @@
 //   - Time that passes ends no pending delivery, and neither does a wall clock that jumps: an attempt always comes
 //     first, and after it nothing but the schedule's maximum age looks at the clock, which by as much as it was set
 //     forward during Run makes nothing older. A lane follows a clock that was set within a minute; one that was set
-//     back, by however much, makes no delivery wait more than three times as long as it should. Rate, Batch and
-//     Breaker do not look at the wall clock.
+//     back, by however much, makes no delivery wait more than three times as long as it should, and ten minutes. Rate,
+//     Batch and Breaker do not look at the wall clock.
 //   - Of the deliveries of one line (see store.Delivery.Order) never two are in flight: the store gives out only the
 //     first, and the one behind it when that has ended on record.
 //

@@ -151,7 +151,7 @@ func (r *runner) fill(ctx context.Context) error {
 			return err
 		}
 		r.window.read(found, limit)
-		if r.ahead.notice(found, r.now(), time.Since(r.began)) {
+		if r.ahead.notice(found, r.now()) {
 			r.log.Warn("clock was set back, deliveries from a time in the future get another due time")
 		}
 	}
@@ -269,15 +269,12 @@ func (r *runner) takeSent() {
 // recheck has the recent part of the queue read again, if it has not been for a while.
 func (r *runner) recheck() {
 	now := r.now()
-	since := now.Sub(r.rechecked)
-	if since >= 0 && since < maxSleep {
+	if since := now.Sub(r.rechecked); since >= 0 && since < maxSleep {
 		return
-	}
-	if since > maxSleep+leastStep {
-		r.ahead.setForward()
 	}
 	r.rechecked = now
 	r.steps.Look(now, time.Now())
+	r.ahead.follow(&r.steps)
 	r.window.fit(time.Since(r.began)) // a lane that is held now gives memory back
 	r.window.wake(store.Cursor{DueAt: now.Add(-recheckSpan).Truncate(time.Millisecond)}, store.Cursor{DueAt: forever})
 }
